@@ -1,0 +1,1 @@
+"""MLaaS: one Ray cluster, one scheduler, one API for machine learning."""

@@ -1,0 +1,1 @@
+"""One instance as a whole: start, stop, heal and inspect its processes."""

@@ -1,0 +1,1 @@
+"""One Protocol for model providers, one file for each."""

@@ -1,0 +1,1 @@
+"""Language-model training with DeepSpeed on Ray Train: recipes, data, loop, checkpoints."""
