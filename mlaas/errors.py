@@ -1,7 +1,7 @@
 """The one error tree of MLaaS.
 
-Every error a user can meet is a `MlaasError`: a stable machine-readable code, a message that names the field, the value and
-the way out, and the HTTP status of its class. Errors cross Ray processes, so each one pickles by its constructor arguments.
+Every error a user can meet is a `MlaasError`: a stable machine-readable code, a message that names the field, the value
+and the way out, and the HTTP status of its class. Errors cross Ray processes, so each one pickles by its arguments.
 
     MlaasError
     ├── ConfigError              a recipe, router file, flag or environment variable is wrong

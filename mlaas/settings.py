@@ -1,7 +1,7 @@
 """Where an MLaaS instance lives and listens: the only reader of the environment.
 
-An instance is one folder (`MLAAS_HOME`) with everything it owns: the embedded store, MLflow's files, training runs, logs and
-the record of its ports. Every process of the instance gets the same variables, so each one loads the same `Settings`.
+An instance is one folder (`MLAAS_HOME`) with everything it owns: the embedded store, MLflow's files, training runs and
+logs. Every process of the instance gets the same variables, so each one loads the same `Settings`.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         ConfigError: a port is not a number from 1 to 65535.
     """
     env = os.environ if environment is None else environment
-    ports = {
-        f.name: _parse_port(env, f"MLAAS_{f.name.upper()}") for f in fields(Settings) if f.name.endswith("_port")
-    }
+    ports = {f.name: _parse_port(env, f"MLAAS_{f.name.upper()}") for f in fields(Settings) if f.name.endswith("_port")}
     return Settings(
         home=Path(env.get("MLAAS_HOME") or Path.home() / ".mlaas").expanduser().absolute(),
         database_url=env.get("MLAAS_DATABASE_URL", ""),
