@@ -92,6 +92,16 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def inherited_environment() -> dict[str, str]:
+    """Return a copy of this process's environment, as the base of a child's."""
+    return dict(os.environ)
+
+
+def ray_token_path() -> Path:
+    """Return the file of the token that Ray's authentication asks for (`RAY_AUTH_TOKEN_PATH`, or Ray's own default)."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+
+
 def read_secret(variable: str) -> str | None:
     """Return a secret, such as a provider's API key, from the environment; None when it is unset or empty."""
     return os.environ.get(variable) or None

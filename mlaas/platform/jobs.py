@@ -1,0 +1,152 @@
+"""Jobs: submitted to Ray's job API, recorded in the store, which remembers them when the cluster is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ray.job_submission import JobSubmissionClient
+
+from mlaas.errors import ConfigError, NotFound, PlatformError
+from mlaas.settings import Settings
+from mlaas.store.engine import open_store
+from mlaas.store.jobs import Job, JobRepository
+
+ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
+
+
+def submit(settings: Settings, script: Path, arguments: Sequence[str], *, working_dir: Path) -> str:
+    """Submit a script of the working directory to run as a module, as `ray job submit` would, and return its id.
+
+    Args:
+        settings: the instance.
+        script: path of a Python file inside `working_dir`.
+        arguments: what the script gets.
+        working_dir: folder that Ray uploads, without what its .gitignore names.
+
+    Raises:
+        ConfigError: the script does not exist, or lies outside the working directory.
+        PlatformError: the cluster does not answer, or refuses the job.
+    """
+    entrypoint = shlex.join(["python", "-m", _module(script, working_dir=working_dir), *arguments])
+    client = _client(settings)
+    try:
+        job_id = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(working_dir)})
+    except (RuntimeError, ValueError) as error:
+        raise PlatformError("submit_failed", f"Ray refused the job `{entrypoint}`: {error}") from error
+    now = datetime.now(UTC)
+    _repository(settings).put(Job(id=job_id, entrypoint=entrypoint, status="PENDING", message="", submitted_at=now))
+    return job_id
+
+
+def follow(settings: Settings, job_id: str, *, write: Callable[[str], None]) -> Job:
+    """Write the job's output as it comes, until the job has ended, and return the job.
+
+    Raises:
+        NotFound: the cluster has no such job.
+        PlatformError: the cluster does not answer.
+    """
+    client = _client(settings)
+    _require(client, job_id)
+
+    async def tail() -> None:
+        async for lines in client.tail_job_logs(job_id):
+            write(lines)
+
+    try:
+        asyncio.run(tail())
+    except RuntimeError as error:
+        raise PlatformError("logs_unavailable", f"the log of {job_id} broke off: {error}; see `mlaas jobs`") from error
+    return _record(settings, client.get_job_info(job_id))
+
+
+def read_logs(settings: Settings, job_id: str) -> str:
+    """Return what the job has printed so far.
+
+    Raises:
+        NotFound: the cluster has no such job.
+        PlatformError: the cluster does not answer.
+    """
+    client = _client(settings)
+    _require(client, job_id)
+    return str(client.get_job_logs(job_id))
+
+
+def list_jobs(settings: Settings) -> Sequence[Job]:
+    """Return all jobs, newest first: the running cluster's, brought up to date in the store, and those of earlier ones.
+
+    Raises:
+        PlatformError: the cluster or the store does not answer.
+    """
+    present = {info.submission_id: info for info in _client(settings).list_jobs() if info.submission_id}
+    for info in present.values():
+        _record(settings, info)
+    for job in _repository(settings).list():
+        if job.status not in ENDED and job.id not in present:
+            _repository(settings).put(_lost(job))
+    return _repository(settings).list()
+
+
+def _record(settings: Settings, info: Any) -> Job:
+    job = Job(
+        id=info.submission_id,
+        entrypoint=info.entrypoint,
+        status=str(info.status.value),
+        message=info.message or "",
+        submitted_at=_time(info.start_time) or datetime.now(UTC),
+        finished_at=_time(info.end_time),
+    )
+    _repository(settings).put(job)
+    return job
+
+
+def _lost(job: Job) -> Job:
+    return Job(
+        id=job.id,
+        entrypoint=job.entrypoint,
+        status="FAILED",
+        message="the cluster that ran it is gone; submit it again: a training run resumes at its last checkpoint",
+        submitted_at=job.submitted_at,
+        finished_at=datetime.now(UTC),
+    )
+
+
+def _module(script: Path, *, working_dir: Path) -> str:
+    path = (working_dir / script).resolve()
+    if not path.is_file():
+        raise ConfigError("no_script", f"{script} does not exist below {working_dir}")
+    if not path.is_relative_to(working_dir.resolve()):
+        raise ConfigError("script_outside", f"{script} lies outside {working_dir}, the folder that is uploaded")
+    parts = path.relative_to(working_dir.resolve()).with_suffix("").parts
+    if path.suffix != ".py" or not all(re.fullmatch(r"[A-Za-z_]\w*", part) for part in parts):
+        raise ConfigError(
+            "not_a_module", f"{script} is not a Python module: its path must be of .py names, as in a/b.py"
+        )
+    return ".".join(parts)
+
+
+def _require(client: JobSubmissionClient, job_id: str) -> None:
+    if job_id not in {info.submission_id for info in client.list_jobs()}:
+        text = f"the running cluster has no job {job_id!r}; `mlaas jobs` lists them"
+        raise NotFound("job_not_found", text)
+
+
+def _client(settings: Settings) -> JobSubmissionClient:
+    try:
+        return JobSubmissionClient(settings.dashboard_url)
+    except (ConnectionError, RuntimeError) as error:
+        text = f"the cluster at {settings.dashboard_url} does not answer; run `mlaas up`"
+        raise PlatformError("cluster_unavailable", text) from error
+
+
+def _repository(settings: Settings) -> JobRepository:
+    return JobRepository(open_store(settings.store_url))
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
