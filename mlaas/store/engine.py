@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from mlaas.errors import ConfigError, PlatformError
 
@@ -26,6 +24,7 @@ MIGRATION_LOCK = 0x6D6C616173
 """PostgreSQL advisory lock that a migrating process holds: `mlaas` in ASCII."""
 
 _WRITE_AT_ONCE = "mlaas_write_at_once"
+_SUPPORTED = "give sqlite:////absolute/path or postgresql://user:password@host:port/database"
 
 
 def open_store(url: str) -> Engine:
@@ -62,6 +61,11 @@ def migrate(url: str) -> None:
         ConfigError: the URL cannot be read, or names a database that is not supported.
         PlatformError: the database cannot be reached, or a newer version of mlaas has migrated it.
     """
+    # Only this function needs Alembic, whose import takes as long as SQLAlchemy's.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     engine = open_store(url)
     config = Config()
     config.set_main_option("script_location", "mlaas.store:migrations")
@@ -88,8 +92,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             yield connection
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    except (DBAPIError, PoolTimeoutError) as error:
+        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().partition("\n")[0]
         message = (
             f"store {redact(engine.url)}: {reason}; check that the database is up, and that `mlaas up` prepared it"
         )
@@ -120,9 +124,6 @@ def _parse_url(url: str) -> URL:
     if parsed.drivername != "sqlite" or parsed.query or not Path(parsed.database or "").is_absolute():
         raise ConfigError("bad_database_url", f"database_url={redact(parsed)!r} is not supported; {_SUPPORTED}")
     return parsed
-
-
-_SUPPORTED = "give sqlite:////absolute/path or postgresql://user:password@host:port/database"
 
 
 def _create_private_file(path: Path) -> None:
