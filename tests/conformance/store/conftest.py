@@ -77,6 +77,7 @@ def _start_postgres(folder: Path) -> PostgresServer:
     if (user := _unprivileged_user()) is not None:
         shutil.chown(folder, user)
     _run(folder, "initdb", "-D", "data", "-U", "mlaas", "-A", "trust", "-E", "UTF8", "--no-sync")
+    # Far from UTC, so that a time zone that leaks through is seen.
     options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off -c timezone=Asia/Kolkata"
     _run(folder, "pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
     return PostgresServer(folder=folder)
