@@ -92,6 +92,11 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def router_config_path(settings: Settings) -> Path:
+    """Return the path of the router's YAML file: the one set, or the one shipped with the Serve applications."""
+    return Path(settings.router_config or Path(__file__).parent.parent / "serve_apps" / "config" / "router.yaml")
+
+
 def inherited_environment() -> dict[str, str]:
     """Return a copy of this process's environment, as the base of a child's."""
     return dict(os.environ)
@@ -111,6 +116,6 @@ def _parse_port(env: Mapping[str, str], variable: str) -> int | None:
     text = env.get(variable, "")
     if not text:
         return None
-    if not text.isdigit() or not 1 <= int(text) <= 65535:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65535:
         raise ConfigError("bad_port", f"{variable}={text!r} is not a port; give a number from 1 to 65535")
     return int(text)

@@ -47,14 +47,14 @@ def probe(settings: Settings) -> list[Probe]:
     return probe_all([part for stage in parts(settings) for part in stage])
 
 
-def up(settings: Settings, *, address: str | None = None, progress: Callable[[str], None]) -> Started:
+def up(settings: Settings, *, address: str | None = None, progress: Callable[[Probe], None]) -> Started:
     """Start every part that is not up.
 
     Args:
         settings: the instance.
         address: `host:port` of a running cluster's head. This machine then becomes a node of it and starts no parts of
             its own. None: the cluster of the last `up`, or a head of its own.
-        progress: called with a line for each part.
+        progress: called with the probe of each part as it is up.
 
     Raises:
         MlaasError: a part cannot start, or does not come up in time.
@@ -71,7 +71,7 @@ def up(settings: Settings, *, address: str | None = None, progress: Callable[[st
                 for part, started in zip(stage, pool.map(ensure, stage), strict=True):
                     if started:
                         healed.append(part.name)
-                    progress(f"{part.name}: {part.probe().detail}")
+                    progress(part.probe())
         admin_key = None if joined_address(settings) else _create_first_keys(settings)
     return Started(healed=tuple(healed), admin_key=admin_key)
 
@@ -102,7 +102,7 @@ def credentials_path(settings: Settings) -> Path:
 
 
 def _create_first_keys(settings: Settings) -> str | None:
-    """On the first `up` make the command line's own key, kept in a file, and the admin key, whose secret is returned."""
+    """Make what is missing of the command line's own key, kept in a file, and the admin key, returned."""
     repository = KeyRepository(open_store(settings.store_url))
     if not (path := credentials_path(settings)).exists():
         own_secret, _ = create_key(repository, name="command line", tenant=TENANT, role="user")

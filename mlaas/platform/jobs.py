@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from mlaas.errors import ConfigError, NotFound, PlatformError
+from mlaas.platform.head import token_header
 from mlaas.settings import Settings
 from mlaas.store.engine import open_store
 from mlaas.store.jobs import Job, JobRepository
@@ -97,7 +99,7 @@ def _record(settings: Settings, info: Any) -> Job:
         id=info.submission_id,
         entrypoint=info.entrypoint,
         status=str(info.status.value),
-        message=info.message or "",
+        message=(info.message or "").partition(", last available logs")[0],
         submitted_at=_time(info.start_time) or datetime.now(UTC),
         finished_at=_time(info.end_time),
     )
@@ -138,9 +140,9 @@ def _require(client: JobSubmissionClient, job_id: str) -> None:
 
 def _client(settings: Settings) -> JobSubmissionClient:
     try:
-        return JobSubmissionClient(settings.dashboard_url)
-    except (ConnectionError, RuntimeError) as error:
-        text = f"the cluster at {settings.dashboard_url} does not answer; run `mlaas up`"
+        return JobSubmissionClient(settings.dashboard_url, headers=token_header())
+    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+        text = f"the cluster at {settings.dashboard_url} does not answer; run `mlaas doctor`"
         raise PlatformError("cluster_unavailable", text) from error
 
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import httpx
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+from ray.exceptions import AuthenticationError
 
 from mlaas.errors import DeploymentError, MlaasError, PlatformError
+from mlaas.platform.head import token_header
 from mlaas.platform.parts import Probe
 from mlaas.serving.applications import ApplicationStatus, application, application_name, read_status
 from mlaas.settings import Settings
@@ -155,9 +157,9 @@ def put_applications(settings: Settings, deployments: Sequence[Deployment]) -> N
         PlatformError: the cluster does not answer, or refuses the config.
     """
     try:
-        ServeSubmissionClient(settings.dashboard_url).deploy_applications(serve_config(settings, deployments))
-    except (ConnectionError, RuntimeError) as error:
-        raise PlatformError("serve_unavailable", f"Ray Serve refused the config: {error}; run `mlaas up`") from error
+        _client(settings).deploy_applications(serve_config(settings, deployments))
+    except RuntimeError as error:
+        raise PlatformError("serve_refused", f"Ray Serve refused the config: {error}") from error
 
 
 def serve_config(settings: Settings, deployments: Sequence[Deployment]) -> dict[str, Any]:
@@ -190,9 +192,17 @@ def _wait_until_running(settings: Settings, deployment: Deployment, *, progress:
 
 def _details(settings: Settings) -> dict[str, Any]:
     try:
-        return dict(ServeSubmissionClient(settings.dashboard_url).get_serve_details())
-    except (ConnectionError, RuntimeError) as error:
+        return dict(_client(settings).get_serve_details())
+    except RuntimeError as error:
         raise PlatformError("serve_unavailable", f"Ray Serve does not answer: {error}; run `mlaas up`") from error
+
+
+def _client(settings: Settings) -> ServeSubmissionClient:
+    try:
+        return ServeSubmissionClient(settings.dashboard_url, headers=token_header())
+    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+        text = f"the cluster at {settings.dashboard_url} does not answer; run `mlaas doctor`"
+        raise PlatformError("cluster_unavailable", text) from error
 
 
 def _deployments(settings: Settings) -> DeploymentRepository:

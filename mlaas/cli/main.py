@@ -1,0 +1,49 @@
+"""The `mlaas` command: parse, call the library, print.
+
+Commands import what they need when they run, so that `mlaas --help` loads neither Ray nor torch and answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from mlaas.cli import chat, demo, instance, jobs, keys, models
+from mlaas.errors import MlaasError
+
+app = typer.Typer(
+    name="mlaas",
+    help="One Ray cluster, one scheduler, one API for machine learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(instance.up)
+app.command()(instance.down)
+app.command()(instance.status)
+app.command()(instance.doctor)
+app.command(context_settings={"ignore_unknown_options": True})(jobs.submit)
+app.command(name="jobs")(jobs.list_jobs)
+app.command()(jobs.logs)
+app.command(name="models")(models.list_models)
+app.command()(models.deploy)
+app.command()(models.undeploy)
+app.command()(chat.chat)
+app.add_typer(keys.app)
+app.command()(demo.demo)
+
+
+def main() -> None:
+    """Run the command line. A failure prints its message and exits with status 1."""
+    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
+    logging.getLogger("ray._private").setLevel(logging.WARNING)
+    try:
+        app()
+    except MlaasError as error:
+        from mlaas.cli.output import errors
+
+        errors.print(f"[red]error[/red] \\[{error.code}] ", end="")
+        errors.print(error.message, markup=False)
+        sys.exit(1)
