@@ -88,7 +88,8 @@ def main() -> int:
 
 def _build(extra: str) -> None:
     constraints = ROOT / "constraints" / f"{extra}.txt"
-    pip = [VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "-q", "-c", constraints]
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    install = [*pip, "install", "-q", "-c", str(constraints)]
     start = time.monotonic()
     _step(start, f"making .venv for {extra} (about 5 GB; minutes, once)")
     FINGERPRINT.unlink(missing_ok=True)
@@ -96,12 +97,12 @@ def _build(extra: str) -> None:
     if extra == "cpu":
         _step(start, f"installing torch {TORCH}, CPU build")
         wheel = f"torch=={TORCH}+cpu"
-        if subprocess.run([*pip, wheel], check=False, capture_output=True).returncode != 0:
-            subprocess.run([*pip, wheel, "--extra-index-url", TORCH_CPU_INDEX], check=True)
+        if subprocess.run([*install, wheel], check=False, capture_output=True).returncode != 0:
+            subprocess.run([*install, wheel, "--extra-index-url", TORCH_CPU_INDEX], check=True)
     _step(start, "installing Ray, DeepSpeed, vLLM, MLflow and the rest")
-    subprocess.run([*pip, "-e", f"{ROOT}[{extra},dev]"], check=True)
+    subprocess.run([*install, "-e", f"{ROOT}[{extra},dev]"], check=True)
     if extra == "cpu":
-        subprocess.run([*pip[:4], "uninstall", "-q", "-y", *CUDA_ONLY_ON_PYPI], check=True)
+        subprocess.run([*pip, "uninstall", "-q", "-y", *CUDA_ONLY_ON_PYPI], check=True)
     _step(start, "done")
 
 
