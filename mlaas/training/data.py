@@ -257,20 +257,25 @@ def _find_files(path: str) -> tuple[str, Path, list[Path]]:
         files = [p for p in root.rglob("*.py") if not any(_is_test(part) for part in p.relative_to(root).parts)]
         return f"the standard library ({root})", root, sorted(files)
     if glob.has_magic(path):
-        root = Path(path[: path.index(next(c for c in path if c in "*?["))]).parent if path[0] != "*" else Path()
+        fixed = path[: next(i for i, character in enumerate(path) if character in "*?[")]
+        root = Path(fixed[: fixed.rfind("/") + 1] or ".")
         matches = [Path(match) for match in glob.iglob(path, recursive=True)]
     else:
         root = Path(path)
-        if not root.is_dir():
-            raise DataError(
-                "data_missing", f"data.path = {path!r} is not a folder; give a folder or a glob of text files"
-            )
-        try:
-            next(root.iterdir(), None)
-        except PermissionError as error:
-            raise DataError("data_unreadable", f"data.path = {path!r} cannot be read: {error.strerror}") from error
+        _require_readable(root)
         matches = [p for p in root.rglob("*") if not any(part.startswith(".") for part in p.relative_to(root).parts)]
     return path, root, sorted(match for match in matches if match.is_file())
+
+
+def _require_readable(folder: Path) -> None:
+    try:
+        next(folder.iterdir(), None)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        text = f"data.path = {str(folder)!r} is not a folder; give a folder or a glob of text files"
+        raise DataError("data_missing", text) from error
+    except OSError as error:
+        text = f"data.path = {str(folder)!r} cannot be read: {error.strerror}"
+        raise DataError("data_unreadable", text) from error
 
 
 def _is_test(part: str) -> bool:

@@ -87,6 +87,7 @@ def start_engine(recipe: Recipe, *, model: Qwen3ForCausalLM) -> DeepSpeedEngine:
     torch.compiler.set_stance("force_eager")
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+    frequencies = model.model.rotary_emb.inv_freq.clone()
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=list(model.parameters()),
@@ -101,6 +102,8 @@ def start_engine(recipe: Recipe, *, model: Qwen3ForCausalLM) -> DeepSpeedEngine:
             "steps_per_print": 2**31,
         },
     )
+    # DeepSpeed rounds buffers to bfloat16 as well as parameters; whoever serves the model does not.
+    model.model.rotary_emb.inv_freq = frequencies.to(engine.device)
     return engine
 
 

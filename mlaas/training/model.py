@@ -17,7 +17,10 @@ _MATMUL_ATTENTION = "matmul"
 
 
 def build_model(recipe: ModelRecipe, *, vocab_size: int, end_token: int, seed: int) -> Qwen3ForCausalLM:
-    """Return a freshly initialized bfloat16 model, the same one for the same seed."""
+    """Return a freshly initialized model with bfloat16 parameters, the same one for the same seed.
+
+    Its buffers stay float32: the rotary frequencies, rounded, would turn late positions by half a radian.
+    """
     config = Qwen3Config(
         vocab_size=vocab_size,
         hidden_size=recipe.width,
@@ -34,7 +37,10 @@ def build_model(recipe: ModelRecipe, *, vocab_size: int, end_token: int, seed: i
         use_cache=False,
     )
     torch.manual_seed(seed)
-    return Qwen3ForCausalLM(config).to(torch.bfloat16)
+    model = Qwen3ForCausalLM(config)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    return model
 
 
 def use_cpu_kernels(model: Qwen3ForCausalLM) -> None:

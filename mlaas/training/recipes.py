@@ -127,10 +127,15 @@ class Recipe(_Section):
     """Workers and devices."""
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> Self:
+    def _counts_divide(self) -> Self:
         if self.train.sequences % self.gang.workers:
             raise ValueError(
                 f"train.sequences {self.train.sequences} is not a multiple of gang.workers {self.gang.workers}"
+            )
+        if self.checkpoint.every_steps % self.train.log_every:
+            raise ValueError(
+                f"checkpoint.every_steps {self.checkpoint.every_steps} is not a multiple of train.log_every "
+                f"{self.train.log_every}: a resumed run would report other losses"
             )
         return self
 
