@@ -19,6 +19,8 @@ SERVE_DEPLOYMENT = "llm"
 """Name of the one Serve deployment in each application."""
 
 _OUR_ERROR = re.compile(r"mlaas\.errors\.\w+: (.+)")
+_SLOW_START = re.compile(r"to initialize\.|caused by a slow __init__")
+"""What Serve says of each replica that takes more than 30 s to start, as an engine does."""
 
 
 class ApplicationState(StrEnum):
@@ -111,10 +113,10 @@ def read_status(details: Mapping[str, Any], deployment: Deployment) -> Applicati
 
 
 def explain(message: str) -> str:
-    """Return the cause in a message of Serve: our own error when one is quoted, else the last line."""
+    """Return the cause in a message of Serve: our own error when one is quoted, else the last line that says one."""
     if ours := _OUR_ERROR.findall(message):
         return str(ours[-1]).strip()
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not _SLOW_START.search(line)]
     return lines[-1] if lines else ""
 
 

@@ -1,7 +1,7 @@
 """Runs an engine so that nothing of it outlives the replica: `python -m mlaas.serving.guard PARENT_PID COMMAND...`.
 
 An engine is several processes, and the kernel tells only a direct child that its parent died. The guard is that child:
-it leads the process group of the engine, and when the replica dies, however it dies, it kills the group.
+it leads the process group of the engine, and kills the group when the replica dies, however it dies.
 """
 
 from __future__ import annotations
@@ -17,19 +17,16 @@ _PR_SET_PDEATHSIG = 1
 """Source: prctl(2), `PR_SET_PDEATHSIG`."""
 
 
-def main(parent_pid: int, command: list[str]) -> int:
-    """Run the command until it ends, pass `SIGTERM` on to it, and kill the whole group when the parent is gone.
-
-    Returns:
-        The command's exit status; negative for a signal.
-    """
-    signal.signal(signal.SIGHUP, _kill_group)
+def main(parent_pid: int, command: list[str]) -> None:
+    """Run the command, pass `SIGTERM` on to it, and kill the whole group when the command or the parent has ended."""
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, _kill_group)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP)
-    if os.getppid() != parent_pid:
-        _kill_group()
-    engine = subprocess.Popen(command)
-    signal.signal(signal.SIGTERM, lambda *_: engine.terminate())
-    return engine.wait()
+    if os.getppid() == parent_pid:
+        engine = subprocess.Popen(command)
+        signal.signal(signal.SIGTERM, lambda *_: engine.terminate())
+        engine.wait()
+    _kill_group()
 
 
 def _kill_group(_signal: int = 0, _frame: FrameType | None = None) -> None:
@@ -37,4 +34,4 @@ def _kill_group(_signal: int = 0, _frame: FrameType | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))
+    main(int(sys.argv[1]), sys.argv[2:])
