@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import RestException
 
-from mlaas.errors import ConfigError, NotFound, PlatformError
+from mlaas.errors import ConfigError, NotFound
+from mlaas.tracking.server import translated
 
 CHAMPION = "champion"
 """Alias of the version that is served when none is asked for."""
@@ -63,7 +63,7 @@ class Registry:
         for model in self.list():
             if model.name == name and model.run_id == run_id:
                 return model.version
-        with _translated(self._uri):
+        with translated(self._uri):
             self._client.log_artifacts(run_id, str(folder), _ARTIFACT_PATH)
             try:
                 self._client.create_registered_model(name)
@@ -84,7 +84,7 @@ class Registry:
             PlatformError: the server does not answer.
         """
         self.resolve(name, version=version)
-        with _translated(self._uri):
+        with translated(self._uri):
             self._client.set_registered_model_alias(name, alias, str(version))
 
     def resolve(self, name: str, *, version: int | str | None) -> RegisteredModel:
@@ -117,7 +117,7 @@ class Registry:
         Raises:
             PlatformError: the server does not answer.
         """
-        with _translated(self._uri):
+        with translated(self._uri):
             aliases: dict[tuple[str, str], list[str]] = {}
             for model in _pages(self._client.search_registered_models):
                 for alias, version in model.aliases.items():
@@ -147,7 +147,7 @@ class Registry:
         if final.exists():
             return final
         final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=final.parent, prefix=".partial-") as partial, _translated(self._uri):
+        with tempfile.TemporaryDirectory(dir=final.parent, prefix=".partial-") as partial, translated(self._uri):
             fetched = Path(download_artifacts(artifact_uri=model.source, dst_path=partial, tracking_uri=self._uri))
             try:
                 fetched.rename(final)
@@ -180,13 +180,3 @@ def _pages(search: Any) -> list[Any]:
         token = page.token
         if not token:
             return items
-
-
-@contextmanager
-def _translated(uri: str) -> Iterator[None]:
-    """Raise MLflow's failures as ours."""
-    try:
-        yield
-    except MlflowException as error:
-        text = f"the model registry at {uri} failed: {error.message}; run `mlaas doctor`"
-        raise PlatformError("registry_failed", text) from error

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 
-from mlaas.errors import PlatformError
+from mlaas.tracking.server import translated
 
 _FOLDER_TAG = "mlaas.run_folder"
 _BATCH = 500
@@ -17,10 +16,11 @@ _BATCH = 500
 
 
 class RunLog:
-    """One run on MLflow's server."""
+    """One run on MLflow's server. Every method raises PlatformError when the server fails."""
 
-    def __init__(self, client: MlflowClient, *, run_id: str) -> None:
-        self._client = client
+    def __init__(self, tracking_uri: str, *, run_id: str) -> None:
+        self._uri = tracking_uri
+        self._client = MlflowClient(tracking_uri=tracking_uri)
         self.run_id = run_id
 
     @classmethod
@@ -31,40 +31,39 @@ class RunLog:
             PlatformError: the server does not answer.
         """
         client = MlflowClient(tracking_uri=tracking_uri)
-        try:
+        with translated(tracking_uri):
             found = client.get_experiment_by_name(experiment)
             experiment_id = found.experiment_id if found else client.create_experiment(experiment)
-            known = client.search_runs(
-                [experiment_id], filter_string=f"tags.`{_FOLDER_TAG}` = '{folder}'", max_results=1
-            )
-            if known:
+            of_folder = f"tags.`{_FOLDER_TAG}` = '{folder}'"
+            if known := client.search_runs([experiment_id], filter_string=of_folder, max_results=1):
                 client.update_run(known[0].info.run_id, status="RUNNING")
-                return cls(client, run_id=known[0].info.run_id)
-            tags = {_FOLDER_TAG: str(folder)}
-            run = client.create_run(experiment_id, run_name=f"{folder.parent.name}/{folder.name}", tags=tags)
-        except MlflowException as error:
-            raise PlatformError(
-                "tracking_unavailable", f"MLflow at {tracking_uri} does not answer: {error.message}; run `mlaas doctor`"
-            ) from error
-        return cls(client, run_id=run.info.run_id)
+                return cls(tracking_uri, run_id=known[0].info.run_id)
+            name = f"{folder.parent.name}/{folder.name}"
+            run = client.create_run(experiment_id, run_name=name, tags={_FOLDER_TAG: str(folder)})
+        return cls(tracking_uri, run_id=run.info.run_id)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record parameters. A parameter never changes: recording it again must give the same value."""
-        self._client.log_batch(self.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+        with translated(self._uri):
+            self._client.log_batch(self.run_id, params=[Param(key, str(value)) for key, value in params.items()])
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Record tags, over those of the same name."""
-        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        with translated(self._uri):
+            self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_metrics(self, metrics: Sequence[Metric]) -> None:
-        """Record values of metrics, each with its own step and time in milliseconds."""
-        for start in range(0, len(metrics), _BATCH):
-            self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
+        """Record values of metrics, each with its own step and time in milliseconds; equal ones are kept once."""
+        with translated(self._uri):
+            for start in range(0, len(metrics), _BATCH):
+                self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
 
-    def log_files(self, folder: Path, *, artifact_path: str | None = None) -> None:
+    def log_files(self, folder: Path) -> None:
         """Upload the files of a folder."""
-        self._client.log_artifacts(self.run_id, str(folder), artifact_path)
+        with translated(self._uri):
+            self._client.log_artifacts(self.run_id, str(folder))
 
     def finish(self, *, failed: bool = False) -> None:
         """Mark the run as ended."""
-        self._client.set_terminated(self.run_id, status="FAILED" if failed else "FINISHED")
+        with translated(self._uri):
+            self._client.set_terminated(self.run_id, status="FAILED" if failed else "FINISHED")

@@ -6,11 +6,13 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlflow.entities import Metric
 
+from mlaas.errors import PlatformError
 from mlaas.settings import Settings
 from mlaas.tracking.lineage import git_commit
 from mlaas.tracking.registry import CHAMPION, Registry
@@ -18,9 +20,10 @@ from mlaas.tracking.runs import RunLog
 from mlaas.training.charts import draw_bits, draw_loss
 from mlaas.training.data import Corpus, load_corpus
 from mlaas.training.evaluate import compress_bits
-from mlaas.training.progress import Entry, Progress, read_curve
+from mlaas.training.folder import RunFolder, open_run, prepare_corpus, replace_text
+from mlaas.training.progress import Entry, Progress, Resumed, read_curve
 from mlaas.training.recipes import Recipe
-from mlaas.training.run import RunFolder, open_run, prepare_corpus, replace_text, train_on_cluster
+from mlaas.training.run import train_on_cluster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +81,13 @@ def train_and_register(recipe: Recipe, *, settings: Settings, say: Callable[[str
     run.log_tags({"data_hash": corpus.data_hash, "git_commit": git_commit()})
     try:
         prepare_corpus(corpus, recipe=recipe, folder=folder)
-        bits = train_on_cluster(recipe=recipe, folder=folder, on_entry=_Narrator(run, say=say))
+        narrator = _Narrator(run, say=say)
+        bits = train_on_cluster(recipe=recipe, folder=folder, on_entry=narrator)
+        narrator.catch_up()
         outcome = _conclude(recipe, corpus=corpus, folder=folder, run=run, model_bits=bits, settings=settings)
     except BaseException:
-        run.finish(failed=True)
+        with suppress(PlatformError):
+            run.finish(failed=True)
         raise
     run.finish()
     return outcome
@@ -90,20 +96,36 @@ def train_and_register(recipe: Recipe, *, settings: Settings, say: Callable[[str
 class _Narrator:
     """Passes progress on to the user and to MLflow.
 
-    Lines of an earlier attempt come again after a resume: MLflow keeps equal values once, and the user sees them anew
-    as the story so far.
+    Lines of an earlier attempt come again after a resume: MLflow keeps equal values once, and the user sees the story
+    so far. A server that is away for a while costs nothing: what it missed is sent at the end.
     """
 
     def __init__(self, run: RunLog, *, say: Callable[[str], None]) -> None:
         self._run = run
         self._say = say
+        self._missed: list[Metric] = []
 
     def __call__(self, entry: Entry) -> None:
-        if isinstance(entry.event, Progress):
-            self._say(entry.event.describe())
-            self._run.log_metrics(_metrics(entry.event, time_ms=entry.time_ms))
-        elif entry.event.step:
-            self._say(f"resumed after step {entry.event.step}, from its checkpoint")
+        if isinstance(entry.event, Resumed):
+            if entry.event.step:
+                self._say(f"resumed after step {entry.event.step}, from its checkpoint")
+            return
+        self._say(entry.event.describe())
+        metrics = _metrics(entry.event, time_ms=entry.time_ms)
+        try:
+            self._run.log_metrics(metrics)
+        except PlatformError as error:
+            if not self._missed:
+                self._say(f"{error}; training goes on, and the metrics follow at its end")
+            self._missed += metrics
+
+    def catch_up(self) -> None:
+        """Send the metrics that the server missed.
+
+        Raises:
+            PlatformError: it still does not answer.
+        """
+        self._run.log_metrics(self._missed)
 
 
 def _metrics(progress: Progress, *, time_ms: int) -> list[Metric]:
