@@ -43,12 +43,12 @@ def parse_failure(name: str, status: int, headers: Mapping[str, str], body: byte
     """
     error = _parse_error(body)
     message = str(error.get("message") or f"HTTP {status} without a message")[:_MAX_MESSAGE_CHARS]
-    code = error.get("code") or error.get("status") or error.get("type")
+    codes = (error.get(field) for field in ("code", "status", "type"))
     param = error.get("param")
     return Failure(
         kind=_kind_of(status),
         status=_CALLER_STATUS.get(status, status if status >= 400 else 502),
-        code=code if isinstance(code, str) else f"upstream_{status}",
+        code=next((code for code in codes if code and isinstance(code, str)), f"upstream_{status}"),
         message=_prefix(name, status) + message,
         type=str(error.get("type") or _type_of(status)),
         param=param if isinstance(param, str) else None,

@@ -56,7 +56,7 @@ class Egress:
                     origin + request.path, data=request.body, headers=request.headers, allow_redirects=False
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ProviderFailed(self._translate(name, error)) from error
+            raise ProviderFailed(translate(name, error, self._timeouts)) from error
         answer = Answer(name, response, self._timeouts)
         if response.status == 200:
             return answer
@@ -65,9 +65,6 @@ class Egress:
         finally:
             answer.close()
         raise ProviderFailed(provider.decode_error(response.status, response.headers, body))
-
-    def _translate(self, name: str, error: Exception) -> Failure:
-        return translate(name, error, self._timeouts)
 
 
 class Answer:
@@ -92,6 +89,8 @@ class Answer:
             ProviderFailed: it does not come, or not whole.
         """
         try:
+            if self._response.content.is_eof():
+                return await self._response.read()
             async with asyncio.timeout(self._timeouts.between_bytes_s):
                 return await self._response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

@@ -50,7 +50,7 @@ def plan_attempts(decision: Decision, *, limits: FlowLimits, now_s: float) -> Ge
     """
     failure: Failure | None = None
     failed: dict[str, FailureKind] = {}
-    num_attempts, num_waits, jitter = 0, 0, 0.5
+    num_attempts, num_waits, jitter, reason = 0, 0, 0.5, ""
     give_up_s = now_s + limits.restart_wait_s
     while True:
         attempt = next((each for each in decision.attempts if _address(each) not in failed), None)
@@ -59,7 +59,7 @@ def plan_attempts(decision: Decision, *, limits: FlowLimits, now_s: float) -> Ge
             raise ProviderFailed(failure or explain_no_target(decision))
         if attempt is not None:
             num_attempts += 1
-            step = _explain(attempt, failure)
+            step = replace(attempt, reason=reason) if reason else attempt
         elif _may_wait(decision, failure) and now_s < give_up_s:
             delay_s = min(limits.first_delay_s * 2**num_waits, _MAX_DELAY_S) * (1 - jitter / 2)
             num_waits += 1
@@ -72,6 +72,7 @@ def plan_attempts(decision: Decision, *, limits: FlowLimits, now_s: float) -> Ge
             failed = {address: kind for address, kind in failed.items() if kind not in _TRANSIENT}
         elif event.failure is not None:
             failure = event.failure
+            reason = f"{attempt.target} failed: {failure.code}"
             failed[_address(attempt)] = failure.kind
             if event.is_committed or failure.kind is FailureKind.REJECTED:
                 raise ProviderFailed(failure)
@@ -83,9 +84,3 @@ def _may_wait(decision: Decision, failure: Failure | None) -> bool:
 
 def _address(attempt: Attempt) -> str:
     return f"{attempt.target} {attempt.origin}"
-
-
-def _explain(attempt: Attempt, failure: Failure | None) -> Attempt:
-    if failure is None:
-        return attempt
-    return replace(attempt, reason=f"another address {failure.kind.value}: {failure.code}")
