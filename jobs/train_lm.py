@@ -34,6 +34,7 @@ def _train(recipe: Recipe) -> None:
 
     ray.init(logging_level="warning")
     outcome = train_and_register(recipe, settings=load_settings(), say=lambda line: print(line, flush=True))
+    ray.shutdown()  # what the cluster still has to say comes first, so that the outcome is the last line
     print(outcome.table())
     print(f"registered {outcome.model} version {outcome.version} as champion")
     print(json.dumps(asdict(outcome)), flush=True)

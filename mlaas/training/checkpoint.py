@@ -73,7 +73,7 @@ class CheckpointStore:
     def failure(self, step: int, *, error: Exception, needed_bytes: int) -> CheckpointError:
         """Remove what was written of a checkpoint, and return the error to raise; committed ones are untouched."""
         shutil.rmtree(self.partial(step), ignore_errors=True)
-        free = shutil.disk_usage(self.folder if self.folder.exists() else self.folder.anchor).free
+        free = shutil.disk_usage(next(p for p in (self.folder, *self.folder.parents) if p.exists())).free
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         return CheckpointError(
             "checkpoint_not_written",

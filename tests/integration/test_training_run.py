@@ -192,6 +192,20 @@ def test_killed_driver_and_torn_checkpoint_submitted_again_ends_as_it_would_have
     assert weights(outcome) == weights(undisturbed[1])
 
 
+def test_checkpoint_that_cannot_be_written_ends_the_run_with_its_reason(
+    runs: Runs, undisturbed: tuple[str, dict]
+) -> None:
+    folder = runs.folder(1).parent / str(max(int(path.name) for path in runs.folder(1).parent.iterdir()) + 1)
+    folder.mkdir()
+    (folder / "checkpoints").write_text("in the way")
+    job = runs.submit()
+    output, _ = job.communicate(timeout=DEADLINE_S)
+    assert job.returncode == 1
+    assert f"error: checkpoint {folder}/checkpoints/step-{CHECKPOINT_EVERY:08d} was not written: File exists" in output
+    assert "resumed after" not in output
+    assert output.count(f"step  {CHECKPOINT_EVERY}/{STEPS}") == 1, "it was tried again"
+
+
 def test_a_wrong_recipe_fails_at_once_with_the_nearest_name(runs: Runs, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text(runs.recipe.read_text().replace("width", "widht", 1))
