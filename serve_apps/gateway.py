@@ -20,6 +20,7 @@ from mlaas.router.service import GatewayService
 from mlaas.router.types import LocalEndpoint
 from mlaas.serving.endpoints import watch_endpoints
 from mlaas.settings import load_settings
+from mlaas.store.deployments import DeploymentRepository
 from mlaas.store.engine import open_store
 from mlaas.store.keys import KeyRepository
 
@@ -51,10 +52,13 @@ class GatewayReplica:
         """Wire one service from the instance's settings."""
         settings = load_settings()
         config = load_config(Path(settings.router_config or _SHIPPED_CONFIG))
+        store = open_store(settings.store_url)
+        deployments = DeploymentRepository(store)
         return GatewayService(
             catalog=build_catalog(config),
             timeouts=config.timeouts,
-            gate=Gate(KeyRing(KeyRepository(open_store(settings.store_url)))),
+            gate=Gate(KeyRing(KeyRepository(store))),
+            list_deployed=lambda: [deployment.name for deployment in deployments.list()],
             endpoints=ClusterEndpoints(),
             access_log=AccessLog(settings.logs_dir / f"gateway-access-{os.getpid()}.jsonl"),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mlaas.errors import NotFound
 from mlaas.providers.base import Provider
@@ -34,7 +35,7 @@ class Catalog:
     routes: Mapping[str, Route] = field(default_factory=dict)
     listed: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def local_names(self) -> frozenset[str]:
         """Local models that the aliases name, deployed or not."""
         return frozenset(

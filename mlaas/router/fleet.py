@@ -29,11 +29,14 @@ class Fleet:
         self._health: dict[str, Health] = {}
         self._num_outstanding: defaultdict[str, int] = defaultdict(int)
         self._turn = 0
+        self._deployed: frozenset[str] = frozenset()
+        self.local_models: frozenset[str] = frozenset()
+        """Local models that are deployed or have a live endpoint."""
 
-    @property
-    def local_models(self) -> tuple[str, ...]:
-        """Local models that have a live endpoint."""
-        return tuple(self._origins)
+    def replace_deployed(self, models: Iterable[str]) -> None:
+        """Take over the names of the models that are deployed, live or not."""
+        self._deployed = frozenset(models)
+        self.local_models = self._deployed | self._origins.keys()
 
     def replace_endpoints(self, endpoints: Iterable[LocalEndpoint]) -> None:
         """Take over the whole list of live endpoints."""
@@ -49,6 +52,7 @@ class Fleet:
             self._health.pop(origin, None)
             self._num_outstanding.pop(origin, None)
         self._origins = {model: tuple(sorted(group)) for model, group in sorted(origins.items())}
+        self.local_models = self._deployed | self._origins.keys()
 
     def snapshot(self, route: Route, operation: Operation, *, now_s: float) -> Snapshot:
         """Return all that a decision about one request depends on."""
@@ -58,7 +62,8 @@ class Fleet:
         for target in route.targets:
             if target.provider == LOCAL and target.model not in self._origins:
                 is_recovering |= now_s - self._gone_at_s.get(target.model, -1e9) < self._restart_wait_s
-                candidates.append(Candidate(target=target, origin="", readiness=Readiness.ABSENT))
+                absence = Readiness.STARTING if target.model in self._deployed else Readiness.ABSENT
+                candidates.append(Candidate(target=target, origin="", readiness=absence))
             else:
                 candidates += self._candidates(target, operation, now_s)
         return Snapshot(route=route, candidates=tuple(candidates), turn=self._turn, is_recovering=is_recovering)

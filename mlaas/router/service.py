@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -41,16 +41,25 @@ class GatewayService:
         catalog: providers and aliases.
         timeouts: bounds on waiting.
         gate: knows who is calling; refreshed here each second.
+        list_deployed: names the local models that are deployed, live or not; blocks; asked each second.
         endpoints: where local replicas are announced.
         access_log: flushed here each second.
     """
 
     def __init__(
-        self, *, catalog: Catalog, timeouts: TimeoutConfig, gate: Gate, endpoints: EndpointSource, access_log: AccessLog
+        self,
+        *,
+        catalog: Catalog,
+        timeouts: TimeoutConfig,
+        gate: Gate,
+        list_deployed: Callable[[], Iterable[str]],
+        endpoints: EndpointSource,
+        access_log: AccessLog,
     ) -> None:
         self._catalog = catalog
         self._timeouts = timeouts
         self._gate = gate
+        self._list_deployed = list_deployed
         self._endpoints = endpoints
         self._access_log = access_log
         self._fleet = Fleet(catalog, restart_wait_s=timeouts.restart_wait_s)
@@ -84,8 +93,9 @@ class GatewayService:
         with suppress(PlatformError):
             await asyncio.to_thread(self._gate.refresh)
         self._loops = [
-            asyncio.create_task(_keep_doing("refresh the API keys", self._gate.refresh)),
-            asyncio.create_task(_keep_doing("write the access log", self._access_log.flush)),
+            asyncio.create_task(_keep_doing("refresh the API keys", lambda: asyncio.to_thread(self._gate.refresh))),
+            asyncio.create_task(_keep_doing("list the deployed models", self._refresh_deployed)),
+            asyncio.create_task(_keep_doing("write the access log", lambda: asyncio.to_thread(self._access_log.flush))),
             asyncio.create_task(self._follow_endpoints()),
         ]
 
@@ -110,6 +120,9 @@ class GatewayService:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
+    async def _refresh_deployed(self) -> None:
+        self._fleet.replace_deployed(await asyncio.to_thread(self._list_deployed))
+
     async def _follow_endpoints(self) -> None:
         while True:
             try:
@@ -120,12 +133,12 @@ class GatewayService:
             await asyncio.sleep(_REFRESH_S)
 
 
-async def _keep_doing(what: str, work: Callable[[], None]) -> None:
-    """Do blocking work each second in a thread; say once when it begins to fail and once when it works again."""
+async def _keep_doing(what: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do something each second; say once when it begins to fail and once when it works again."""
     is_failing = False
     while True:
         try:
-            await asyncio.to_thread(work)
+            await work()
             if is_failing:
                 logger.warning("can %s again", what)
             is_failing = False

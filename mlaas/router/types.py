@@ -51,6 +51,7 @@ class Readiness(StrEnum):
     PROBE = "probe"
     """Was down; one request may try it."""
     DOWN = "is down"
+    STARTING = "is deployed and has no live replica yet"
     ABSENT = "has no live replica"
     UNSUPPORTED = "does not serve this operation"
     UNCONFIGURED = "has no API key set"

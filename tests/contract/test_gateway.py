@@ -56,7 +56,7 @@ timeouts: {{connect_s: 2, first_byte_s: 0.5, between_bytes_s: 0.5, restart_wait_
 
 @pytest.fixture
 def gateway(tmp_path, config) -> Iterator[Gateway]:
-    with running_gateway(tmp_path, config) as running:
+    with running_gateway(tmp_path, config, deployed=["starting"]) as running:
         yield running
 
 
@@ -128,7 +128,8 @@ def test_the_sdk_gets_completions(client):
 
 
 def test_the_sdk_lists_and_retrieves_models(client):
-    assert [model.id for model in client.models.list()] == ["default", "second", "third", "wrong", "house/m"]
+    names = [model.id for model in client.models.list()]
+    assert names == ["default", "second", "third", "wrong", "starting", "house/m"]
     assert client.models.retrieve("house/m").owned_by == "house"
     assert client.models.retrieve("default").owned_by == "mlaas"
     with pytest.raises(openai.NotFoundError):
@@ -263,7 +264,7 @@ def test_an_unknown_model_is_404_and_lists_the_models(client):
         with pytest.raises(openai.APIStatusError) as caught:
             client.chat.completions.create(model=model, messages=MESSAGES)
         assert caught.value.status_code == (404 if model else 400)
-    with pytest.raises(openai.NotFoundError, match="default, second, third, wrong, house/m") as caught:
+    with pytest.raises(openai.NotFoundError, match="default, second, third, wrong, starting, house/m") as caught:
         client.chat.completions.create(model="nope", messages=MESSAGES)
     assert caught.value.code == "model_not_found"
     with pytest.raises(openai.NotFoundError, match="MLAAS_TEST_UNSET_KEY"):
@@ -275,6 +276,9 @@ def test_a_local_model_without_replica_is_503_and_says_how_to_deploy_it(http_cli
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0
     assert "mlaas deploy tiny" in answer.json()["error"]["message"]
+    answer = http_client.post("/v1/chat/completions", json={"model": "starting", "messages": MESSAGES})
+    assert answer.status_code == 503
+    assert "no live replica yet" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

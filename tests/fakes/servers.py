@@ -85,7 +85,12 @@ class Gateway:
 
 @contextlib.contextmanager
 def running_gateway(
-    folder: Path, config: str, *, endpoints: Sequence[LocalEndpoint] = (), store_url: str = ""
+    folder: Path,
+    config: str,
+    *,
+    endpoints: Sequence[LocalEndpoint] = (),
+    deployed: Sequence[str] = (),
+    store_url: str = "",
 ) -> Iterator[Gateway]:
     """Run the gateway over a store in `folder` that holds one key."""
     store_path = folder / "mlaas.db"
@@ -99,6 +104,7 @@ def running_gateway(
         catalog=build_catalog(parsed),
         timeouts=parsed.timeouts,
         gate=Gate(KeyRing(served)),
+        list_deployed=lambda: deployed,
         endpoints=source,
         access_log=AccessLog(folder / "access.jsonl"),
     )
