@@ -49,18 +49,21 @@ class Position:
     """Training time so far."""
 
 
-def plan_steps(*, step: int, steps: int, elapsed_s: float, budget_s: float) -> int:
+def plan_steps(position: Position, *, steps: int, budget_s: float) -> int:
     """Decide how many steps the run has: all of them, or as many as fit the budget at the pace so far.
 
+    A run that has reached its planned end keeps it; until then each new pace may move the end both ways.
+
     Args:
-        step: steps done.
+        position: where the run stands.
         steps: steps of the recipe.
-        elapsed_s: time that `step` steps took.
         budget_s: time allowed for the run. 0: no limit.
     """
-    if not budget_s or not step:
+    if not budget_s:
         return steps
-    return min(steps, max(step + 1, int(budget_s / elapsed_s * step)))
+    if position.step >= position.steps:
+        return position.steps
+    return min(steps, max(position.step + 1, int(budget_s / position.elapsed_s * position.step)))
 
 
 def learning_rate_scale(*, step: int, steps: int, warmup_percent: float) -> float:
@@ -70,7 +73,7 @@ def learning_rate_scale(*, step: int, steps: int, warmup_percent: float) -> floa
 
 
 def quiet_libraries() -> None:
-    """Let DeepSpeed, transformers and torch speak of warnings that matter, and of errors, and of nothing else."""
+    """Silence what DeepSpeed, transformers and torch say below errors: it would bury the progress."""
     for name in ("DeepSpeed", "transformers", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
     disable_progress_bar()
@@ -149,24 +152,11 @@ def train(
         losses.append(_step(engine, sequences=sequences, batch=plan.sequences, step=position.step))
         position = replace(position, step=position.step + 1)
         if position.step % plan.log_every == 0 or position.step == position.steps:
-            loss, elapsed_s, interval_s = _gather(losses, clock=clock)
-            num_tokens = len(losses) * plan.sequences * recipe.model.context
+            progress = _gather(losses, clock=clock, position=position, recipe=recipe, learning_rate=peaks[0] * scale)
+            position = Position(step=progress.step, steps=progress.steps, elapsed_s=progress.elapsed_s)
             losses.clear()
-            steps = plan_steps(
-                step=position.step, steps=position.steps, elapsed_s=elapsed_s, budget_s=plan.max_minutes * 60
-            )
-            position = Position(step=position.step, steps=steps, elapsed_s=elapsed_s)
             if rank == 0:
-                reporter.report(
-                    Progress(
-                        step=position.step,
-                        steps=position.steps,
-                        loss=loss,
-                        learning_rate=peaks[0] * scale,
-                        tokens_per_s=num_tokens / interval_s,
-                        elapsed_s=elapsed_s,
-                    )
-                )
+                reporter.report(progress)
         if position.step % recipe.checkpoint.every_steps == 0 or position.step == position.steps:
             _save(engine, position=position, checkpoints=checkpoints)
 
@@ -196,15 +186,26 @@ def _step(engine: DeepSpeedEngine, *, sequences: PackedSequences, batch: int, st
     return loss.detach()
 
 
-def _gather(losses: list[torch.Tensor], *, clock: _Clock) -> tuple[float, float, float]:
-    """Return the mean loss over all workers, and rank 0's time, so that every rank plans alike."""
+def _gather(
+    losses: list[torch.Tensor], *, clock: _Clock, position: Position, recipe: Recipe, learning_rate: float
+) -> Progress:
+    """Return what has happened since the last report; loss of all workers and rank 0's time, so that all plan alike."""
     elapsed_s, interval_s = clock.read()
     is_first = float(dist.get_rank() == 0)
     mean = torch.stack(losses).double().mean() / dist.get_world_size()
     shared = torch.tensor([mean, elapsed_s * is_first, interval_s * is_first], dtype=torch.float64, device=mean.device)
     dist.all_reduce(shared)
     loss, elapsed_s, interval_s = shared.tolist()
-    return loss, elapsed_s, interval_s
+    position = replace(position, elapsed_s=elapsed_s)
+    num_tokens = len(losses) * recipe.train.sequences * recipe.model.context
+    return Progress(
+        step=position.step,
+        steps=plan_steps(position, steps=recipe.train.steps, budget_s=recipe.train.max_minutes * 60),
+        loss=loss,
+        learning_rate=learning_rate,
+        tokens_per_s=num_tokens / interval_s,
+        elapsed_s=elapsed_s,
+    )
 
 
 def _resume(engine: DeepSpeedEngine, *, checkpoints: CheckpointStore, steps: int) -> Position:

@@ -22,8 +22,8 @@ class DataRecipe(_Section):
     """Which text is learned from, and how it is cut into tokens."""
 
     path: str = ""
-    """Folder or glob of UTF-8 text; a relative one is below the job's working directory. Empty: the running interpreter's
-    standard library, without tests and site-packages."""
+    """Folder or glob of UTF-8 text; a relative one is below the job's working directory. Empty: the standard library of
+    the running interpreter, without tests and site-packages."""
     validation_percent: float = Field(default=4.0, gt=0, lt=100)
     """Percent of the files held out, chosen by a hash of each file's relative path, so a new file never moves an old
     one."""
