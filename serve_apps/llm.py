@@ -13,7 +13,7 @@ from ray.serve import Application
 
 from mlaas.serving.applications import SERVE_DEPLOYMENT
 from mlaas.serving.endpoints import EndpointClient
-from mlaas.serving.engine import SHUTDOWN_S, installed_device
+from mlaas.serving.engine import PROBE_TIMEOUT_S, SHUTDOWN_S, installed_device
 from mlaas.serving.replica import Replica
 from mlaas.serving.types import DeploymentSpec
 from mlaas.settings import load_settings
@@ -48,7 +48,7 @@ class LlmReplica:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """Return the application of one deployment.
+    """Return the application of one deployment. How many replicas it has is said in the declarative config beside it.
 
     Raises:
         pydantic.ValidationError: an argument is unknown, missing or out of range.
@@ -59,11 +59,10 @@ def build(args: dict[str, Any]) -> Application:
     deployment = serve.deployment(
         LlmReplica,
         name=SERVE_DEPLOYMENT,
-        num_replicas=spec.replicas,
         health_check_period_s=HEALTH_CHECK_S,
+        health_check_timeout_s=2 * PROBE_TIMEOUT_S,
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=SHUTDOWN_S,
         ray_actor_options={"num_cpus": spec.cpus, "num_gpus": num_gpus},
     )
-    # Scaling must not restart the replicas that run: their arguments do not tell how many there are.
-    return deployment.bind(spec.model_copy(update={"replicas": 1}))
+    return deployment.bind(spec)

@@ -77,14 +77,14 @@ def application_name(deployment: Deployment) -> str:
 
 def application(deployment: Deployment) -> dict[str, Any]:
     """Return the deployment's entry of `applications` in Serve's declarative config."""
-    spec = DeploymentSpec(
-        name=deployment.name, model=deployment.model, version=deployment.version, replicas=deployment.replicas
-    )
+    spec = DeploymentSpec(name=deployment.name, model=deployment.model, version=deployment.version)
     return {
         "name": application_name(deployment),
         "import_path": "serve_apps.llm:build",
         "route_prefix": None,
         "args": spec.model_dump(),
+        # Not an argument: Serve restarts every replica when arguments change, and none when only their number does.
+        "deployments": [{"name": SERVE_DEPLOYMENT, "num_replicas": deployment.replicas}],
         # Serve keeps what may stand behind HAProxy open for 30 s after its end; no request comes to replicas that way.
         "runtime_env": {"env_vars": {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}},
     }

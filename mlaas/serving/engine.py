@@ -28,8 +28,8 @@ Device = Literal["cpu", "cuda"]
 
 START_TIMEOUT_S = 900.0
 """Longest boot that is waited for; a large model is read from a cold disk in minutes."""
-PROBE_TIMEOUT_S = 10.0
-"""How long a health probe may take before the engine counts as hung: a busy one answers late."""
+PROBE_TIMEOUT_S = 30.0
+"""How long a health probe may take before the engine counts as hung: on a machine that is too busy it answers late."""
 DRAIN_S = 30.0
 """How long running requests may take to finish once the engine is told to stop."""
 KILL_GRACE_S = 5.0

@@ -41,8 +41,6 @@ class DeploymentSpec(BaseModel):
     """Name of the registered model."""
     version: int = Field(ge=1)
     """Version of the registered model."""
-    replicas: int = Field(default=1, ge=1)
-    """Engines that serve it at the same time."""
     cpus: int = Field(default=1, ge=1)
     """CPUs that Ray sets aside for a replica, and OpenMP threads of its engine on CPU.
 

@@ -39,9 +39,13 @@ def test_serve_takes_what_we_write(replicas, version):
     (parsed,) = ServeDeploySchema.model_validate({"applications": [application(row)]}).applications
     assert parsed.name == application_name(row)
     assert parsed.route_prefix is None
-    assert DeploymentSpec.model_validate(parsed.args) == DeploymentSpec(
-        name="tiny", model="base", version=version, replicas=replicas
-    )
+    assert DeploymentSpec.model_validate(parsed.args) == DeploymentSpec(name="tiny", model="base", version=version)
+
+
+def test_more_replicas_change_no_argument_which_would_restart_those_that_run():
+    one, two = application(deployment(replicas=1)), application(deployment(replicas=2))
+    assert one.pop("deployments") != two.pop("deployments")
+    assert one == two
 
 
 def test_an_application_that_serve_does_not_know_is_absent():
@@ -89,7 +93,7 @@ def test_any_message_is_explained_in_one_line(message):
     assert len(explain(message).splitlines()) <= 1
 
 
-@pytest.mark.parametrize("args", [{"replicas": 0}, {"version": 0}, {"model": None}, {"gpu": 1}])
+@pytest.mark.parametrize("args", [{"cpus": 0}, {"version": 0}, {"model": None}, {"gpu": 1}])
 def test_a_wrong_argument_is_refused(args):
     with pytest.raises(ValueError, match=next(iter(args))):
         DeploymentSpec.model_validate({"name": "tiny", "model": "tiny", "version": 1} | args)
