@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,17 +159,26 @@ class Registry:
 
 
 def find_pickle(folder: Path) -> Path | None:
-    """Return the first file below a folder that is a pickle by its suffix or its first bytes, or None.
+    """Return the first file below a folder that is a pickle, or holds one as torch's archives do, or None."""
+    return next((path for path in sorted(folder.rglob("*")) if path.is_file() and _is_pickle(path)), None)
 
-    Source: the PROTO opcode that starts a pickle of protocol 2 to 5; torch's zip files are refused by their suffix.
+
+def _is_pickle(path: Path) -> bool:
+    """Judge by suffix and content.
+
+    Source: pickle's PROTO opcode, protocols 2 to 5. A safetensors header is 8 bytes of length, which may look the same,
+    and JSON.
     """
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                start = file.read(2)
-            if path.suffix in PICKLE_SUFFIXES or start in _PICKLE_MAGIC:
-                return path
-    return None
+    if path.suffix in PICKLE_SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        start = file.read(9)
+    if path.suffix == ".safetensors" and start[8:] == b"{":
+        return False
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return any(Path(name).suffix in PICKLE_SUFFIXES for name in archive.namelist())
+    return start[:2] in _PICKLE_MAGIC
 
 
 def _pages(search: Any) -> list[Any]:
