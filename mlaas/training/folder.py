@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlaas.errors import Conflict
 from mlaas.training.data import Corpus, save_corpus_record, tokenize, train_tokenizer
 from mlaas.training.recipes import Recipe, fingerprint
 
@@ -67,6 +71,22 @@ def open_run(runs_dir: Path, *, recipe: Recipe, data_hash: str) -> RunFolder:
     folder = RunFolder(family / str(last))
     folder.path.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def hold(folder: RunFolder) -> Iterator[None]:
+    """Keep other drivers out of a run; the lock ends with this process, however that ends.
+
+    Raises:
+        Conflict: another job trains this very run.
+    """
+    with (folder.path / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            text = f"run {folder.path} is being trained by another job; see `mlaas jobs`, or change the recipe"
+            raise Conflict("run_taken", text) from error
+        yield
 
 
 def prepare_corpus(corpus: Corpus, *, recipe: Recipe, folder: RunFolder) -> None:

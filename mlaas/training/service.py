@@ -20,7 +20,7 @@ from mlaas.tracking.runs import RunLog
 from mlaas.training.charts import draw_bits, draw_loss
 from mlaas.training.data import Corpus, load_corpus
 from mlaas.training.evaluate import compress_bits
-from mlaas.training.folder import RunFolder, open_run, prepare_corpus, replace_text
+from mlaas.training.folder import RunFolder, hold, open_run, prepare_corpus, replace_text
 from mlaas.training.progress import Entry, Progress, Resumed, read_curve
 from mlaas.training.recipes import Recipe
 from mlaas.training.run import train_on_cluster
@@ -67,6 +67,7 @@ def train_and_register(recipe: Recipe, *, settings: Settings, say: Callable[[str
 
     Raises:
         DataError: there is no text to learn from.
+        Conflict: another job trains this very run.
         CheckpointError: a checkpoint could not be written.
         TrainingError: the gang failed more often than the recipe allows.
         PlatformError: MLflow's server does not answer.
@@ -75,7 +76,14 @@ def train_and_register(recipe: Recipe, *, settings: Settings, say: Callable[[str
     corpus = load_corpus(recipe.data)
     say(f"  {corpus.describe()}")
     folder = open_run(settings.runs_dir, recipe=recipe, data_hash=corpus.data_hash)
-    say(f"run {folder.path}")
+    with hold(folder):
+        say(f"run {folder.path}")
+        return _train_and_register(recipe, corpus=corpus, folder=folder, settings=settings, say=say)
+
+
+def _train_and_register(
+    recipe: Recipe, *, corpus: Corpus, folder: RunFolder, settings: Settings, say: Callable[[str], None]
+) -> Outcome:
     run = RunLog.open(settings.tracking_uri, experiment=recipe.name, folder=folder.path)
     run.log_params(_flatten(recipe.model_dump()))
     run.log_tags({"data_hash": corpus.data_hash, "git_commit": git_commit()})
