@@ -167,6 +167,7 @@ def _environment(settings: Settings, *, address: str) -> dict[str, str]:
         "RAY_ADDRESS": address,
         # A job's `python` is the interpreter of this environment, whether or not the caller's shell has activated it.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(ray_token_path()),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
