@@ -190,6 +190,33 @@ def test_a_killed_replica_gives_no_error_while_another_lives(http_client, gatewa
     assert {http_client.post("/v1/chat/completions", json=body).status_code for _ in range(100)} == {200}
 
 
+def test_a_replica_killed_under_load_gives_no_error(gateway, http_client, upstream_url):
+    """Requests are under way at both replicas when one dies: those move on before their caller sees a byte."""
+    body = {"model": "busy", "messages": MESSAGES}
+    statuses: list[int] = []
+    is_over = threading.Event()
+
+    def load() -> None:
+        with httpx.Client(headers=http_client.headers, timeout=20) as caller:
+            while not is_over.is_set():
+                statuses.append(caller.post(f"{gateway.url}/v1/chat/completions", json=body).status_code)
+
+    threads = [threading.Thread(target=load) for _ in range(8)]
+    doomed = Upstream()
+    with serving(doomed.app()) as url:
+        gateway.endpoints.replace([LocalEndpoint(model="busy", url=each) for each in (url, upstream_url)])
+        wait_for(lambda: http_client.post("/v1/chat/completions", json=body).status_code == 200)
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(doomed.requests) > 20 and doomed.num_active > 1)
+    num_before = len(statuses)
+    wait_for(lambda: len(statuses) > num_before + 200, timeout_s=30)
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}
+
+
 def test_a_request_waits_for_the_only_replica_to_come_back(http_client, gateway):
     with serving(Upstream().app()) as url:
         gateway.endpoints.replace([LocalEndpoint(model="tiny", url=url)])

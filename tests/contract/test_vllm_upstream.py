@@ -125,8 +125,8 @@ def test_on_ray_serve_a_caller_who_leaves_frees_the_engine_and_the_log_is_writte
             with pytest.raises(openai.APIStatusError) as caught:
                 sdk.chat.completions.create(model="default", messages=big)
             assert caught.value.status_code == 413
-        for is_stream in (True, False):
+        for is_stream in (True, False) * 3:
             body = {"model": "default", "messages": MESSAGES, "stream": is_stream, **LONG}
             leave_in_mid_stream(cluster.url, key, vllm_url, body)
         logs = list((tmp_path / "logs").glob("gateway-access-*.jsonl"))
-        wait_until(lambda: logs[0].read_text().count("client_gone") == 2, what="the access log", timeout_s=5)
+        wait_until(lambda: logs[0].read_text().count("client_gone") == 6, what="the access log", timeout_s=5)

