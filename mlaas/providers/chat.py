@@ -22,7 +22,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "service_tier": ("auto",),
     "stop": ([],),
     "tools": ([],),
-    "temperature": (1,),
     "top_p": (1,),
 }
 

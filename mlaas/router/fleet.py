@@ -74,10 +74,10 @@ class Fleet:
         self._apply(origin, Sign.SENT, now_s)
 
     def ended(self, origin: str, sign: Sign, *, now_s: float) -> None:
-        """Count a request as over, with what it says about the address."""
+        """Count a request as over, with what it says about the address, unless the address has gone meanwhile."""
         if origin in self._num_outstanding:
             self._num_outstanding[origin] = max(0, self._num_outstanding[origin] - 1)
-        self._apply(origin, sign, now_s)
+            self._apply(origin, sign, now_s)
 
     def is_up(self, target: Target, *, now_s: float) -> bool:
         """Return whether some address of a target can take a request."""
