@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 MLAAS = Path(sys.executable).parent / "mlaas"
-DEADLINE_S = 240.0
+DEADLINE_S = 400.0
 STEPS = 300
 CHECKPOINT_EVERY = 50
 
