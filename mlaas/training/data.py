@@ -169,8 +169,9 @@ def end_of_text_id(tokenizer: Tokenizer) -> int:
 
 
 def tokenize(documents: Sequence[Document], *, tokenizer: Tokenizer) -> TokenizedSplit:
-    """Encode documents into one row, each followed by the end-of-text token."""
+    """Encode documents into one row, each followed by the end-of-text token, which nothing inside one becomes."""
     end = end_of_text_id(tokenizer)
+    tokenizer.encode_special_tokens = True
     encodings = tokenizer.encode_batch_fast([d.content.decode() for d in documents], add_special_tokens=False)
     rows = [np.array([*encoding.ids, end], dtype=np.uint16) for encoding in encodings]
     lengths = np.array([len(row) for row in rows], dtype=np.int64)

@@ -123,7 +123,14 @@ def test_split_is_a_partition_and_depends_on_each_name_alone(contents: dict[str,
         assert {d.name for d in split_documents(documents[1:], percent=percent)[1]} <= {d.name for d in validation}
 
 
-TEXTS = ("def f(x):\n    return x\n", "héllo wörld \U0001f600\n", "\t\ttabs  and   spaces\r\n", "", "x = 1_000\n" * 9)
+TEXTS = (
+    "a <|endoftext|> that is text\n",
+    "def f(x):\n    return x\n",
+    "héllo wörld \U0001f600\n",
+    "\t\ttabs  and   spaces\r\n",
+    "",
+    "x = 1_000\n" * 9,
+)
 
 
 def test_tokenizer_round_trips_any_text() -> None:
