@@ -124,7 +124,6 @@ def test_split_is_a_partition_and_depends_on_each_name_alone(contents: dict[str,
 
 
 TEXTS = (
-    "a <|endoftext|> that is text\n",
     "def f(x):\n    return x\n",
     "héllo wörld \U0001f600\n",
     "\t\ttabs  and   spaces\r\n",
@@ -142,12 +141,13 @@ def test_tokenizer_round_trips_any_text() -> None:
 
 
 def test_tokenized_split_ends_each_document_and_survives_the_disk(tmp_path: Path) -> None:
-    documents = [Document(name=str(i), content=text.encode()) for i, text in enumerate(TEXTS)]
+    texts = (*TEXTS, "an <|endoftext|> that is text\n")
+    documents = [Document(name=str(i), content=text.encode()) for i, text in enumerate(texts)]
     tokenizer = train_tokenizer(documents, vocab_size=300)
     tokenize(documents, tokenizer=tokenizer).save(tmp_path / "training")
     split = TokenizedSplit.load(tmp_path / "training")
-    assert (split.tokens == end_of_text_id(tokenizer)).sum() == len(TEXTS)
-    assert tokenizer.decode(split.tokens.tolist(), skip_special_tokens=True) == "".join(TEXTS)
+    assert (split.tokens == end_of_text_id(tokenizer)).sum() == len(texts)
+    assert tokenizer.decode(split.tokens.tolist(), skip_special_tokens=True) == "".join(texts)
 
 
 @settings(deadline=None, max_examples=60)
