@@ -133,7 +133,17 @@ def measure(folder: Path, url: str, key: str, *, num_connections: int, seconds: 
         f"wrk.method = 'POST'; wrk.body = [[{json.dumps(REQUEST)}]]\n"
         f"wrk.headers['Content-Type'] = 'application/json'; wrk.headers['Authorization'] = 'Bearer {key}'\n"
     )
-    command = [find_tool("wrk", "wrk"), "-t1", f"-c{num_connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
+    command = [
+        find_tool("wrk", "wrk"),
+        "-t1",
+        f"-c{num_connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "30s",
+        "--latency",
+        "-s",
+        str(script),
+    ]
     done = subprocess.run([*command, f"{url}/v1/chat/completions"], capture_output=True, text=True, check=True)
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         sys.exit(f"{url} gave errors:\n{done.stdout}")

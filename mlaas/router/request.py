@@ -10,8 +10,8 @@ from mlaas.errors import InvalidRequest, RequestTooLarge
 from mlaas.providers.base import Call, FieldError, Operation
 from mlaas.router.asgi import Receive, Scope, header
 
-MAX_BODY_BYTES: Final = 20 * 1024 * 1024 - 1
-"""Bodies of 20 MiB and more are refused."""
+MAX_BODY_BYTES: Final = 20_000_000
+"""Longer bodies are refused."""
 
 _NUMBER = (int, float)
 # Exact types of decoded JSON. Ranges and everything deeper is for the upstream, which knows its own limits.
@@ -47,25 +47,19 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise _too_large()
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False) and message["type"] == "http.request":
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large()
-        return body
-    pieces, num_bytes = [body], len(body)
-    while message["type"] == "http.request" and message.get("more_body", False):
+    pieces: list[bytes] = []
+    num_bytes, has_more = 0, True
+    while has_more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        piece = message.get("body", b"")
+        num_bytes += len(piece)
         if num_bytes > MAX_BODY_BYTES:
             raise _too_large()
-        message = await receive()
-        piece = message.get("body", b"")
         pieces.append(piece)
-        num_bytes += len(piece)
-    if message["type"] != "http.request":
-        raise ClientGone
-    if num_bytes > MAX_BODY_BYTES:
-        raise _too_large()
-    return b"".join(pieces)
+        has_more = message.get("more_body", False)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class ClientGone(Exception):
@@ -130,5 +124,4 @@ def _show(value: object) -> str:
 
 
 def _too_large() -> RequestTooLarge:
-    limit = (MAX_BODY_BYTES + 1) // 1024**2
-    return RequestTooLarge("request_too_large", f"the request body is not below {limit} MiB; send less")
+    return RequestTooLarge("request_too_large", f"the request body is over {MAX_BODY_BYTES:,} bytes; send less")
