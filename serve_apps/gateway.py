@@ -42,7 +42,7 @@ class ClusterEndpoints:
     async def watch(self) -> AsyncIterator[Sequence[LocalEndpoint]]:
         """Yield the whole list of live endpoints now and after each change."""
         async for endpoints in watch_endpoints():
-            yield tuple(LocalEndpoint(model=each.model, url=each.url) for each in endpoints)
+            yield tuple(LocalEndpoint(model=each.model, url=each.url, api_key=each.api_key) for each in endpoints)
 
 
 class GatewayReplica:

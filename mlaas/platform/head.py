@@ -168,6 +168,8 @@ def _environment(settings: Settings, *, address: str) -> dict[str, str]:
         # A job's `python` is the interpreter of this environment, whether or not the caller's shell has activated it.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Ray starts its workers at nice 15, where ingress, gateway and engines wait for whatever else the machine does.
+        "RAY_worker_niceness": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(ray_token_path()),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlaas.providers.base import Call, Failure, Provider, ProviderFailed
 from mlaas.providers.failures import unreadable
@@ -80,6 +80,7 @@ class Dispatcher:
         self.fleet.sent(attempt.origin, now_s=time.monotonic())
         sign = Sign.UNKNOWN
         try:
+            request = replace(request, headers={**request.headers, **self.fleet.authorization(attempt.origin)})
             answer = await self.egress.open(provider, attempt.origin, request)
             try:
                 if call.is_stream:

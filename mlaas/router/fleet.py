@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from mlaas.providers.base import Operation
 from mlaas.providers.vllm import LOCAL
 from mlaas.router.catalog import Catalog
 from mlaas.router.health import UP, Health, Sign, readiness, step
 from mlaas.router.types import Candidate, LocalEndpoint, Readiness, Route, Snapshot, Target
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Fleet:
@@ -25,6 +28,7 @@ class Fleet:
         self._catalog = catalog
         self._restart_wait_s = restart_wait_s
         self._origins: dict[str, tuple[str, ...]] = {}
+        self._authorization: dict[str, dict[str, str]] = {}
         self._gone_at_s: dict[str, float] = {}
         self._health: dict[str, Health] = {}
         self._num_outstanding: defaultdict[str, int] = defaultdict(int)
@@ -41,8 +45,13 @@ class Fleet:
     def replace_endpoints(self, endpoints: Iterable[LocalEndpoint]) -> None:
         """Take over the whole list of live endpoints."""
         origins: defaultdict[str, list[str]] = defaultdict(list)
+        authorization: dict[str, dict[str, str]] = {}
         for endpoint in endpoints:
-            origins[endpoint.model].append(f"{endpoint.url.rstrip('/')}/v1")
+            origin = f"{endpoint.url.rstrip('/')}/v1"
+            origins[endpoint.model].append(origin)
+            if endpoint.api_key:
+                authorization[origin] = {"authorization": f"Bearer {endpoint.api_key}"}
+        self._authorization = authorization
         now_s = time.monotonic()
         for model in self._origins.keys() - origins.keys():
             self._gone_at_s[model] = now_s
@@ -67,6 +76,10 @@ class Fleet:
             else:
                 candidates += self._candidates(target, operation, now_s)
         return Snapshot(route=route, candidates=tuple(candidates), turn=self._turn, is_recovering=is_recovering)
+
+    def authorization(self, origin: str) -> Mapping[str, str]:
+        """Return the header that an endpoint's own key makes; empty for an address without one."""
+        return self._authorization.get(origin, _NOTHING)
 
     def sent(self, origin: str, *, now_s: float) -> None:
         """Count a request that goes to an address."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mlaas.providers.base import Failure
@@ -42,6 +42,8 @@ class LocalEndpoint:
 
     model: str
     url: str
+    api_key: str | None = field(default=None, repr=False)
+    """Bearer token that the replica asks for."""
 
 
 class Readiness(StrEnum):

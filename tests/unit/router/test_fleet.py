@@ -82,3 +82,11 @@ def test_an_answer_that_ends_after_its_replica_has_gone_counts_nowhere(fleet):
     fleet.replace_endpoints([])
     fleet.ended("http://h:1/v1", Sign.FAILED, now_s=0.0)
     assert fleet.local_models == frozenset()
+
+
+def test_each_replica_is_sent_its_own_key_and_it_is_not_shown(fleet):
+    endpoints = [LocalEndpoint(model="a", url=f"http://h:{n}", api_key=f"secret-{n}") for n in (1, 2)]
+    fleet.replace_endpoints(endpoints)
+    assert fleet.authorization("http://h:2/v1") == {"authorization": "Bearer secret-2"}
+    assert fleet.authorization("http://h:3/v1") == {}
+    assert "secret" not in repr(endpoints)
