@@ -28,7 +28,7 @@ def main() -> None:
     started_s = time.monotonic()
     corpus = load_corpus(recipe.data)
     print(corpus.describe(), flush=True)
-    ray.init(address="local", num_cpus=2 * recipe.gang.workers, include_dashboard=False, logging_level="error")
+    ray.init(address="local", num_cpus=2 * recipe.gang.workers, log_to_driver=False, logging_level="error")
     with tempfile.TemporaryDirectory() as path:
         folder = RunFolder(Path(path))
         prepare_corpus(corpus, recipe=recipe, folder=folder)

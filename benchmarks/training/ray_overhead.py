@@ -65,7 +65,7 @@ def run_ray(recipe: Recipe, folder: RunFolder) -> None:
 
     from mlaas.training.run import train_on_cluster
 
-    ray.init(address="local", num_cpus=2 * recipe.gang.workers, include_dashboard=False, logging_level="error")
+    ray.init(address="local", num_cpus=2 * recipe.gang.workers, log_to_driver=False, logging_level="error")
     try:
         train_on_cluster(recipe=recipe, folder=folder, on_entry=lambda entry: None)
     finally:
