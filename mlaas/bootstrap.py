@@ -89,7 +89,7 @@ def main() -> int:
 def _build(extra: str) -> None:
     constraints = ROOT / "constraints" / f"{extra}.txt"
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    install = [*pip, "install", "-q", "-c", str(constraints)]
+    install = [*pip, "install", "-qq", "-c", str(constraints)]
     start = time.monotonic()
     _step(start, f"making .venv for {extra} (about 5 GB; minutes, once)")
     FINGERPRINT.unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def _build(extra: str) -> None:
     _step(start, "installing Ray, DeepSpeed, vLLM, MLflow and the rest")
     subprocess.run([*install, "-e", f"{ROOT}[{extra},dev]"], check=True)
     if extra == "cpu":
-        subprocess.run([*pip, "uninstall", "-q", "-y", *CUDA_ONLY_ON_PYPI], check=True)
+        subprocess.run([*pip, "uninstall", "-qq", "-y", *CUDA_ONLY_ON_PYPI], check=True)
     _step(start, "done")
 
 
