@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from mlaas.errors import PlatformError
+from mlaas.platform.ingress import ingress_environment
 from mlaas.platform.parts import Probe
 from mlaas.platform.processes import end, free_port, owned, owned_names, require_free_port, runtime_dir, spawn
 from mlaas.settings import Settings, inherited_environment, ray_token_path
@@ -157,8 +158,6 @@ def token_header() -> dict[str, str]:
 
 
 def _environment(settings: Settings, *, address: str) -> dict[str, str]:
-    haproxy = runtime_dir(settings.home) / "haproxy"
-    haproxy.mkdir(mode=0o700, exist_ok=True)
     inherited = inherited_environment()
     return {
         **inherited,
@@ -172,15 +171,7 @@ def _environment(settings: Settings, *, address: str) -> dict[str, str]:
         "RAY_worker_niceness": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(ray_token_path()),
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        **ingress_environment(runtime_dir(settings.home) / "haproxy"),
     }
 
 

