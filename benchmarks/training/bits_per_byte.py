@@ -51,6 +51,7 @@ def main() -> None:
         "recipe": recipe.model_dump(),
     }
     print(json.dumps({name: result[name] for name in ("bits_per_byte", "train_s", "whole_s", "steps")}))
+    RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({**result, "machine": describe_machine()}, indent=1) + "\n", encoding="utf-8")
 
 

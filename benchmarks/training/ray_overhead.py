@@ -114,6 +114,7 @@ def main() -> None:
     ratio = statistics.median(rates["ray"]) / statistics.median(rates["plain"])
     print(f"Ray Train over plain processes: {ratio:.3f}")
     result = {"tokens_per_s": rates, "ratio_of_medians": round(ratio, 4), "steps": arguments.steps}
+    RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({**result, "machine": describe_machine()}, indent=1) + "\n", encoding="utf-8")
 
 
