@@ -32,7 +32,7 @@ def demo() -> None:
     start_s = time.monotonic()
 
     def announce(step: int, text: str) -> None:
-        console.rule(f"[bold]{step}/4  {text}[/bold]   {time.monotonic() - start_s:.0f} s", align="left")
+        console.print(f"\n[bold cyan]{step}/4  {text}[/bold cyan]   [dim]({time.monotonic() - start_s:.0f} s)[/dim]")
 
     announce(1, "start the platform: mlaas up")
     up()
