@@ -69,7 +69,8 @@ class TrainRecipe(_Section):
     sequences: int = Field(default=16, ge=1)
     """Sequences for each step, over all workers; a multiple of the number of workers."""
     optimizer: Literal["muon", "adamw"] = "muon"
-    """Muon learns matrices from about half the tokens AdamW needs; embeddings and norms always use AdamW."""
+    """Muon is reported to learn matrices from about half the compute of AdamW; embeddings and norms always use AdamW.
+    Source: arXiv:2502.16982."""
     learning_rate: float = Field(default=0.02, gt=0)
     """Peak learning rate of the weight matrices. Muon: about 0.02; AdamW: about 0.002."""
     embedding_learning_rate: float = Field(default=0.004, gt=0)
