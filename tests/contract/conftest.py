@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.fakes.serve_cluster import free_ports, wait_until
+from tests.fakes.serve_cluster import free_ports
 from tests.fakes.tiny_llama import write_tiny_llama
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,7 @@ import http.client
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import openai
@@ -17,6 +16,7 @@ from mlaas.auth.keys import create_key
 from mlaas.router.types import LocalEndpoint
 from tests.fakes.servers import Gateway, running_gateway, serving
 from tests.fakes.upstream import TEXT, USAGE, Upstream
+from tests.waiting import wait_until
 
 MESSAGES = [{"role": "user", "content": "Write a sum. CANARY-PROMPT"}]
 UPSTREAM_KEY = "sk-upstream-canary"
@@ -70,14 +70,6 @@ def client(gateway) -> Iterator[openai.OpenAI]:
 def http_client(gateway) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {gateway.key}"}, timeout=10) as raw:
         yield raw
-
-
-def wait_for(condition: Callable[[], bool], *, timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    tick = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        tick.wait(0.01)
 
 
 def read_events(response: httpx.Response) -> list[str]:
@@ -157,7 +149,9 @@ def test_an_alias_falls_through_a_local_model_that_is_not_deployed(client):
 
 def test_an_alias_takes_the_local_model_once_it_is_there(client, gateway, upstream_url):
     gateway.endpoints.replace([LocalEndpoint(model="tiny", url=upstream_url)])
-    wait_for(lambda: "tiny" in [model.id for model in client.models.list()])
+    wait_until(
+        lambda: "tiny" in [model.id for model in client.models.list()], what="the model in the list", timeout_s=5
+    )
     answer = client.chat.completions.with_raw_response.create(model="default", messages=MESSAGES)
     assert answer.headers["x-mlaas-provider"] == "local"
     assert answer.headers["x-mlaas-route-reason"] == "first target"
@@ -185,7 +179,11 @@ def test_a_killed_replica_gives_no_error_while_another_lives(http_client, gatewa
     with serving(Upstream().app()) as doomed:
         gateway.endpoints.replace([LocalEndpoint(model="tiny", url=url) for url in (doomed, upstream_url)])
         body = {"model": "tiny", "messages": MESSAGES}
-        wait_for(lambda: http_client.post("/v1/chat/completions", json=body).status_code == 200)
+        wait_until(
+            lambda: http_client.post("/v1/chat/completions", json=body).status_code == 200,
+            what="an answer",
+            timeout_s=5,
+        )
         assert {http_client.post("/v1/chat/completions", json=body).status_code for _ in range(20)} == {200}
     assert {http_client.post("/v1/chat/completions", json=body).status_code for _ in range(100)} == {200}
 
@@ -205,12 +203,20 @@ def test_a_replica_killed_under_load_gives_no_error(gateway, http_client, upstre
     doomed = Upstream()
     with serving(doomed.app()) as url:
         gateway.endpoints.replace([LocalEndpoint(model="busy", url=each) for each in (url, upstream_url)])
-        wait_for(lambda: http_client.post("/v1/chat/completions", json=body).status_code == 200)
+        wait_until(
+            lambda: http_client.post("/v1/chat/completions", json=body).status_code == 200,
+            what="an answer",
+            timeout_s=5,
+        )
         for thread in threads:
             thread.start()
-        wait_for(lambda: len(doomed.requests) > 20 and doomed.num_active > 1)
+        wait_until(
+            lambda: len(doomed.requests) > 20 and doomed.num_active > 1,
+            what="traffic on the doomed replica",
+            timeout_s=5,
+        )
     num_before = len(statuses)
-    wait_for(lambda: len(statuses) > num_before + 200, timeout_s=30)
+    wait_until(lambda: len(statuses) > num_before + 200, timeout_s=30, what="200 answers more")
     is_over.set()
     for thread in threads:
         thread.join()
@@ -221,7 +227,11 @@ def test_a_request_waits_for_the_only_replica_to_come_back(http_client, gateway)
     with serving(Upstream().app()) as url:
         gateway.endpoints.replace([LocalEndpoint(model="tiny", url=url)])
         body = {"model": "tiny", "messages": MESSAGES}
-        wait_for(lambda: http_client.post("/v1/chat/completions", json=body).status_code == 200)
+        wait_until(
+            lambda: http_client.post("/v1/chat/completions", json=body).status_code == 200,
+            what="an answer",
+            timeout_s=5,
+        )
     port = int(url.rpartition(":")[2])
     back = threading.Event()
 
@@ -264,9 +274,9 @@ def test_a_revoked_key_is_refused_and_a_new_one_let_in_within_seconds(gateway):
     def status() -> int:
         return httpx.get(f"{gateway.url}/v1/models", headers={"authorization": f"Bearer {secret}"}).status_code
 
-    wait_for(lambda: status() == 200)
+    wait_until(lambda: status() == 200, what="the key to be known", timeout_s=5)
     gateway.keys.revoke(key.id)
-    wait_for(lambda: status() == 401)
+    wait_until(lambda: status() == 401, what="the revoked key to be refused", timeout_s=5)
 
 
 def test_a_store_outage_keeps_known_keys_and_does_not_open_the_gate(gateway, http_client):
@@ -435,9 +445,9 @@ def test_a_caller_who_leaves_frees_the_upstream(gateway, upstream, fault, is_str
     if fault != "slow-first-byte" and not is_stream:
         connection.close()
         return
-    wait_for(lambda: upstream.num_active == 1)
+    wait_until(lambda: upstream.num_active == 1, what="the request to reach the upstream", timeout_s=5)
     connection.close()
-    wait_for(lambda: upstream.num_active == 0, timeout_s=0.4)
+    wait_until(lambda: upstream.num_active == 0, timeout_s=0.4, what="the upstream to be freed")
 
 
 def test_the_access_log_has_one_line_per_request_and_no_secret(http_client, gateway, client):
@@ -445,7 +455,11 @@ def test_the_access_log_has_one_line_per_request_and_no_secret(http_client, gate
     http_client.post("/v1/chat/completions", json={"model": "down/x", "messages": MESSAGES})
     http_client.post("/v1/chat/completions", content=b'{"model": "house/m", "messages": "CANARY-PROMPT"}')
     httpx.get(f"{gateway.url}/v1/models")
-    wait_for(lambda: gateway.log_path.exists() and gateway.log_path.read_text().count("\n") == 4)
+    wait_until(
+        lambda: gateway.log_path.exists() and gateway.log_path.read_text().count("\n") == 4,
+        what="four lines of log",
+        timeout_s=5,
+    )
     text = gateway.log_path.read_text()
     entries = [json.loads(line) for line in text.splitlines()]
     assert [entry["status"] for entry in entries] == [200, 503, 400, 401]

@@ -15,8 +15,9 @@ from mlaas.auth.keys import create_key
 from mlaas.router.types import LocalEndpoint
 from mlaas.store.engine import migrate, open_store
 from mlaas.store.keys import KeyRepository
-from tests.fakes.serve_cluster import serve_cluster, wait_until
+from tests.fakes.serve_cluster import serve_cluster
 from tests.fakes.servers import Gateway, running_gateway
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

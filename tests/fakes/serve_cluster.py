@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import httpx
 import psutil
 
 from mlaas.platform.ingress import ingress_environment
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,15 +66,6 @@ class ServeCluster:
     def processes(self) -> list[psutil.Process]:
         """Return every process below the head."""
         return psutil.Process(self.pid).children(recursive=True)
-
-
-def wait_until(condition: Any, *, what: str, timeout_s: float) -> None:
-    """Wait for a condition, or fail by name."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout_s:g} s for {what}")
-        time.sleep(0.1)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -19,6 +17,7 @@ import pytest
 
 from mlaas.platform.processes import owned, port_owner
 from tests.integration.conftest import Instance
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -59,16 +58,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(instance: Instance) -> openai.OpenAI:
     """OpenAI's SDK with a key of its own."""
     key = json.loads(instance.run("keys", "create", "--name", "sdk", "--json").stdout)["key"]
-    wait_for(lambda: healthy(instance, key), "the gateway knows the new key")
+    wait_until(lambda: healthy(instance, key), what="the gateway knows the new key")
     return openai.OpenAI(base_url=f"{instance.settings.gateway_url}/v1", api_key=key, max_retries=0, timeout=60)
-
-
-def wait_for(condition: Callable[[], bool], what: str, *, deadline_s: float = 120) -> None:
-    """Wait until a condition holds."""
-    end_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end_s, f"not within {deadline_s:.0f} s: {what}"
-        time.sleep(0.2)
 
 
 def healthy(instance: Instance, key: str) -> bool:
@@ -139,7 +130,9 @@ def test_deploying_what_is_not_registered_lists_what_is(instance: Instance) -> N
 
 def test_a_deployed_model_answers_the_openai_sdk_streaming_or_not(instance: Instance, client: openai.OpenAI) -> None:
     instance.run("deploy", "tiny-python")
-    wait_for(lambda: "tiny-python" in {model.id for model in client.models.list()}, "the gateway lists the model")
+    wait_until(
+        lambda: "tiny-python" in {model.id for model in client.models.list()}, what="the gateway lists the model"
+    )
     raw = client.completions.with_raw_response.create(model="default", prompt="def ", max_tokens=8)
     assert raw.parse().usage.completion_tokens == 8
     assert raw.headers["x-mlaas-provider"] == "local"
@@ -173,9 +166,9 @@ def test_requests_without_a_known_key_or_model_are_refused_in_openais_shape(
 
 def test_a_revoked_key_is_refused_within_seconds(instance: Instance) -> None:
     created = json.loads(instance.run("keys", "create", "--json").stdout)
-    wait_for(lambda: healthy(instance, created["key"]), "the new key is known")
+    wait_until(lambda: healthy(instance, created["key"]), what="the new key is known")
     instance.run("keys", "revoke", created["id"])
-    wait_for(lambda: not healthy(instance, created["key"]), "the revoked key is refused", deadline_s=10)
+    wait_until(lambda: not healthy(instance, created["key"]), what="the revoked key is refused", timeout_s=10)
 
 
 def test_ray_job_submit_does_the_same_and_the_new_version_replaces_the_old_without_a_gap(
@@ -216,7 +209,7 @@ def test_up_heals_after_kill_9(instance: Instance, client: openai.OpenAI, name: 
         os.kill(process.pid, signal.SIGKILL)
     instance.run("up")
     assert all(probe["ok"] for probe in json.loads(instance.run("status", "--json").stdout))
-    wait_for(lambda: "tiny-python" in {model.id for model in client.models.list()}, "the model is served again")
+    wait_until(lambda: "tiny-python" in {model.id for model in client.models.list()}, what="the model is served again")
     client.completions.create(model="default", prompt="def ", max_tokens=1)
 
 
@@ -230,7 +223,7 @@ def test_down_leaves_no_process_and_no_port_and_up_brings_back_what_was_deployed
         assert port_owner(port) is None
     assert "nothing was running" in instance.run("down").stdout
     instance.run("up")
-    wait_for(lambda: "tiny-python" in {model.id for model in client.models.list()}, "the model is served again")
+    wait_until(lambda: "tiny-python" in {model.id for model in client.models.list()}, what="the model is served again")
 
 
 def test_jobs_of_an_earlier_cluster_are_remembered(instance: Instance) -> None:
@@ -254,8 +247,10 @@ def test_undeploy_stops_the_engine_and_the_model_is_gone_from_the_list(
     instance: Instance, client: openai.OpenAI
 ) -> None:
     instance.run("undeploy", "tiny-python")
-    wait_for(lambda: victims(instance, "vllm") == [], "the engine has ended")
-    wait_for(lambda: "tiny-python" not in {model.id for model in client.models.list()}, "the model is not listed")
+    wait_until(lambda: victims(instance, "vllm") == [], what="the engine has ended")
+    wait_until(
+        lambda: "tiny-python" not in {model.id for model in client.models.list()}, what="the model is not listed"
+    )
     with pytest.raises(openai.APIStatusError) as refused:
         client.completions.create(model="default", prompt="x")
     assert refused.value.status_code == 503

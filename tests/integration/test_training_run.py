@@ -6,8 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import pytest
 from mlaas.platform.processes import owned
 from mlaas.tracking.registry import CHAMPION, Registry, find_pickle
 from mlaas.training.progress import read_curve
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Instance
@@ -51,13 +51,6 @@ device = "cpu"
 """
 
 
-def wait_for(condition: Callable[[], bool], *, what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {DEADLINE_S:.0f} s: {what}"
-        time.sleep(0.05)
-
-
 class Runs:
     """Submits one recipe again and again, each time as a run of its own once the one before is finished."""
 
@@ -86,7 +79,7 @@ class Runs:
             curve = read_curve(found[0]) if found else []
             return bool(curve) and curve[-1].step >= step
 
-        wait_for(reached, what=f"run {number} at step {step}")
+        wait_until(reached, what=f"run {number} at step {step}", timeout_s=DEADLINE_S)
 
     def processes(self, needle: str) -> list[psutil.Process]:
         return [p for p in owned(self.instance.settings.home) if needle in " ".join(p.cmdline())]
@@ -181,7 +174,7 @@ def test_killed_driver_and_torn_checkpoint_submitted_again_ends_as_it_would_have
         driver.send_signal(signal.SIGKILL)
     job.communicate(timeout=DEADLINE_S)
     assert job.returncode == 1
-    wait_for(lambda: not runs.processes("RayTrainWorker"), what="the killed job's workers are gone")
+    wait_until(lambda: not runs.processes("RayTrainWorker"), what="the killed job's workers are gone")
     newest = sorted((runs.folder(3) / "checkpoints").glob("step-*"))[-1]
     torn = max(newest.rglob("*.pt"), key=lambda path: path.stat().st_size)
     torn.write_bytes(torn.read_bytes()[:1000])
