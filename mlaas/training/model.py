@@ -19,6 +19,8 @@ _MATMUL_ATTENTION = "matmul"
 def build_model(recipe: ModelRecipe, *, vocab_size: int, end_token: int, seed: int) -> Qwen3ForCausalLM:
     """Return a freshly initialized model with bfloat16 parameters, the same one for the same seed.
 
+    The head is a matrix of its own and starts at zero: a short run has no steps to spend on unlearning that a head tied
+    to the embeddings begins by repeating its input.
     Its buffers stay float32: the rotary frequencies, rounded, would turn late positions by half a radian.
     """
     config = Qwen3Config(
@@ -30,7 +32,7 @@ def build_model(recipe: ModelRecipe, *, vocab_size: int, end_token: int, seed: i
         num_key_value_heads=recipe.kv_heads,
         head_dim=recipe.width // recipe.heads,
         max_position_embeddings=recipe.context,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         bos_token_id=end_token,
         eos_token_id=end_token,
         pad_token_id=None,
@@ -38,6 +40,7 @@ def build_model(recipe: ModelRecipe, *, vocab_size: int, end_token: int, seed: i
     )
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(config)
+    nn.init.zeros_(model.lm_head.weight)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
     return model

@@ -33,7 +33,7 @@ class DataRecipe(_Section):
 
 
 class ModelRecipe(_Section):
-    """Shape of the transformer (Qwen3 architecture: RoPE, QK-norm, SwiGLU, tied embeddings)."""
+    """Shape of the transformer (Qwen3 architecture: RoPE, QK-norm, SwiGLU)."""
 
     layers: int = Field(default=4, ge=1)
     """Transformer blocks."""
