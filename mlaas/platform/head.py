@@ -169,6 +169,8 @@ def _environment(settings: Settings, *, address: str) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # Ray starts its workers at nice 15, where ingress, gateway and engines wait for whatever else the machine does.
         "RAY_worker_niceness": "0",
+        # Tells workers of a node's drain, which our loop does not ask about, and logs an error in each run.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(ray_token_path()),
         **ingress_environment(runtime_dir(settings.home) / "haproxy"),

@@ -25,7 +25,7 @@ from mlaas.platform.processes import owned
 from mlaas.serving.engine import Engine, EngineSpec, free_port, installed_device
 from mlaas.serving.types import Endpoint
 from mlaas.tracking.registry import Registry
-from tests.integration.serving_model import write_random_model
+from tests.fakes.tiny_llama import write_tiny_llama
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +90,7 @@ def watcher(instance: Instance) -> Iterator[Watcher]:
 def deployed(instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The model, registered and deployed with one replica."""
     folder = tmp_path_factory.mktemp(NAME)
-    write_random_model(folder)
+    write_tiny_llama(folder)
     uri = instance.settings.tracking_uri
     run = MlflowClient(uri).create_run(MlflowClient(uri).create_experiment(NAME))
     Registry(uri).register(NAME, folder, run_id=run.info.run_id, tags={})
@@ -185,7 +185,7 @@ def test_a_model_that_is_not_registered_is_refused_with_those_that_are(instance:
 
 
 async def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
-    write_random_model(tmp_path)
+    write_tiny_llama(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"num_attention_heads": 2', '"num_attention_heads": 3'))
     spec = EngineSpec(
