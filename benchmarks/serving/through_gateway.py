@@ -3,7 +3,7 @@
 Three targets in one run, in turns, on one machine: the gateway, the engine behind it (`direct`), and a server started
 with vLLM's own defaults (`stock`). Needs a running instance with one replica of the model deployed, and wrk.
 
-    python benchmarks/serving/through_gateway.py MODEL
+    RAY_AUTH_MODE=token python benchmarks/serving/through_gateway.py MODEL
 """
 
 from __future__ import annotations

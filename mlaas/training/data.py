@@ -27,9 +27,10 @@ END_OF_TEXT = "<|endoftext|>"
 Tokens = npt.NDArray[np.uint16]
 
 _SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
-_PIECES = r"[^\r\n\p{L}\p{N}]?[\p{L}_]+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*|(?:\r?\n[ \t]*)+|[ \t]+(?!\S)|\s+"
+_PIECES = r"[^\s\p{L}\p{N}]?[\p{L}_]+ ?|\p{N}{1,3} ?|[^\s\p{L}\p{N}]+(?: |(?:\r?\n[ \t]*)*)|(?:\r?\n[ \t]*)+|\s+"
 """Pieces that BPE merges within: a word with the sign before it, up to three digits, and punctuation with the line
-breaks and indentation that follow it, which is what makes source code short. Source: the pattern of OpenAI's cl100k,
+breaks and indentation that follow it, which is what makes source code short. A space belongs to the piece before it, so
+that a prompt which ends with one, such as `def `, ends where a token does. Source: the pattern of OpenAI's cl100k,
 changed so."""
 
 
