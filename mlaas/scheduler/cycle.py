@@ -18,7 +18,7 @@ import numpy as np
 from mlaas.scheduler.backfill import Held, Reservation, reserve
 from mlaas.scheduler.elastic import grow
 from mlaas.scheduler.ordering import Blocked, borrowed, usage_by_leaf
-from mlaas.scheduler.placement import find_nodes, most_workers
+from mlaas.scheduler.placement import find_nodes
 from mlaas.scheduler.preemption import Claim, Room, make_room, preference
 from mlaas.scheduler.types import Decision, Place, Placement, Preempt, Reserve, Shrink, Wait, WaitCode
 
@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Allocation, Bools, CompiledGang, Free, Ints
     from mlaas.scheduler.estimates import Floats
     from mlaas.scheduler.ordering import SchedulingPolicy
+    from mlaas.scheduler.quota import Usage
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.types import Action
+
+
+CHUNK = 64
+"""Waiting workloads sorted at a time; most cycles place a few."""
 
 
 def decide(snapshot: Snapshot, policy: SchedulingPolicy) -> Decision:
@@ -54,8 +59,8 @@ class _Cycle:
         self.snapshot = snapshot
         self.policy = policy
         self.free: Free = snapshot.cluster.free()
-        self.usage = snapshot.queues.usage(usage_by_leaf(snapshot))
         self.is_limited = snapshot.queues.is_limited
+        self.head: int | None = None
         self.reservation: Reservation | None = None
         self.actions: list[Action] = []
         self.blocked: list[Wait] = []
@@ -65,53 +70,72 @@ class _Cycle:
         pending = snapshot.pending
         self.gang = pending.ints_of("gang")
         self.queue = pending.ints_of("queue")
-        self.ranks = policy.pending_ranks(snapshot)
+        ranks = policy.ranks(snapshot)
+        self.ranks = ranks.pending
         self.runtime_s = policy.pending_runtime_s(snapshot)
-        self.yielders = _Yielders(snapshot, policy) if policy.margin is not None and len(snapshot.running) else None
+        self.yielders = _Yielders(snapshot, policy, ranks.running) if policy.margin is not None and len(snapshot.running) else None
+
+    @cached_property
+    def usage(self) -> Usage:
+        """Quota usage of the plan."""
+        return self.snapshot.queues.usage(usage_by_leaf(self.snapshot))
 
     def walk(self) -> None:
         """Go through the waiting workloads until nothing more can happen."""
         if self.policy.blocked is Blocked.STOP:
             self._walk_in_order()
             return
-        order, first_outside = self._candidates()
-        while len(order):
-            row = int(order[0])
-            if first_outside is not None and self._goes_before(first_outside, row):
-                self._stay(first_outside)
-                first_outside = None
-                continue
-            order = order[1:]
-            if not self._start(row):
-                order = order[~self._hopeless(row, order)]
+        rest, first_outside = self._candidates()
+        while len(rest):
+            order, rest = self._first(rest)
+            while len(order):
+                row = int(order[0])
+                if first_outside is not None and self._goes_before(first_outside, row):
+                    self._stay(first_outside)
+                    first_outside = None
+                order = order[1:]
+                if not self._start(row):
+                    order = order[~self._hopeless(row, order)]
+                    rest = rest[~self._hopeless(row, rest)]
         if first_outside is not None:
             self._stay(first_outside)
 
     def _walk_in_order(self) -> None:
-        for row in np.argsort(-self.ranks, kind="stable"):
-            if not self._start(int(row)):
+        ranks = self.ranks.copy()
+        for _ in range(len(ranks)):
+            row = int(ranks.argmax())
+            if not self._start(row):
                 return
+            ranks[row] = -np.inf
+
+    def _first(self, rows: Ints) -> tuple[Ints, Ints]:
+        """Split off the rows that rank highest, in order; ties go by sequence and stay together."""
+        sequence = self.snapshot.pending.ints_of("sequence")
+        ranks = self.ranks[rows]
+        if len(rows) > 2 * CHUNK:
+            high = ranks >= np.partition(ranks, len(rows) - CHUNK)[len(rows) - CHUNK]
+            rows, rest, ranks = rows[high], rows[~high], ranks[high]
+        else:
+            rest = rows[:0]
+        return rows[np.lexsort((sequence[rows], -ranks))], rest
 
     def _candidates(self) -> tuple[Ints, int | None]:
-        """Rows that may start now, in order; and the first row of the others, which would want the reservation."""
+        """Rows that may start now; and the first row of the others, which would want the reservation."""
         gangs = self.snapshot.cluster.gangs
-        present = np.unique(self.gang)
         may = np.zeros(len(gangs), dtype=bool)
-        for number in present:
+        for number in np.flatnonzero(np.bincount(self.gang, minlength=len(gangs))):
             may[number] = _may_fit(self.free, gangs[number])
         candidate = may[self.gang]
         if self.yielders is not None:
             candidate |= self.ranks > self.yielders.floor
             if self.is_limited:
                 candidate[:] = True
-        sequence = self.snapshot.pending.ints_of("sequence")
-        rows = np.flatnonzero(candidate)
-        order = rows[np.lexsort((sequence[rows], -self.ranks[rows]))]
         others = np.flatnonzero(~candidate)
         if not len(others):
-            return order, None
-        best = others[self.ranks[others] == self.ranks[others].max()]
-        return order, int(best[sequence[best].argmin()])
+            return np.flatnonzero(candidate), None
+        ranks = self.ranks[others]
+        best = others[ranks == ranks.max()]
+        return np.flatnonzero(candidate), int(best[self.snapshot.pending.ints_of("sequence")[best].argmin()])
 
     def _goes_before(self, row: int, other: int) -> bool:
         sequence = self.snapshot.pending.ints_of("sequence")
@@ -123,11 +147,11 @@ class _Cycle:
         need = self.snapshot.need(gang, workers) if self.is_limited else None
         within_quota = need is None or self.usage.fits(int(self.queue[row]), need)
         if within_quota:
-            nodes, cells = self._fitting(row, gang, workers)
+            nodes = self._fitting(row, gang, workers)
             if nodes is not None:
-                self._place(row, gang, nodes, "fits" if cells is self.free else "fits beside the reservation")
+                self._place(row, gang, nodes, "fits beside the reservation" if self.outlasts(row) else "fits")
                 return True
-        if self.yielders is not None:
+        if self.yielders is not None and (self.is_limited or self.ranks[row] > self.yielders.floor):
             room = self.yielders.room_for(self, row, gang, workers)
             if room is not None:
                 self._yield_and_place(row, gang, room)
@@ -135,10 +159,13 @@ class _Cycle:
         self._stay(row, within_quota=within_quota)
         return False
 
-    def _fitting(self, row: int, gang: CompiledGang, workers: int) -> tuple[list[tuple[int, int]] | None, Free]:
-        """Nodes for a workload, and the free cells that they were found in."""
-        cells = self.cells_for(row)
-        return find_nodes(cells, gang, workers=workers), cells
+    def _fitting(self, row: int, gang: CompiledGang, workers: int) -> list[tuple[int, int]] | None:
+        """Nodes that a workload may start on now."""
+        nodes = find_nodes(self.free, gang, workers=workers)
+        if nodes is None or self.head is None:
+            return nodes
+        self.reserve_for_head()
+        return find_nodes(self.cells_for(row), gang, workers=workers) if self.outlasts(row) else nodes
 
     def cells_for(self, row: int) -> Free:
         """Free cells that a workload may use: all of them if it ends before the reservation begins, else those beside it."""
@@ -204,27 +231,28 @@ class _Cycle:
             text = f"queue {self.snapshot.pending.workloads[row].queue} is at its limit and has nothing left to borrow"
             self.blocked.append(Wait(workload_id, WaitCode.QUOTA, text))
             return
-        if self.reservation is not None:
-            code, text = WaitCode.BACKFILL, "would delay the workload that holds the reservation, or does not fit beside it"
-        elif self.policy.blocked is Blocked.STOP:
-            code, text = WaitCode.RESOURCES, "first in line, and does not fit on what is free"
-        else:
-            code, text = self._reserve(row)
-        self.blocked.append(Wait(workload_id, code, text))
+        if self.head is not None:
+            text = "would delay the workload that holds the reservation, or does not fit beside it"
+            self.blocked.append(Wait(workload_id, WaitCode.BACKFILL, text))
+            return
+        self.head = row
+        self.blocked.append(Wait(workload_id, WaitCode.RESOURCES, "first in line, and does not fit on what is free"))
 
-    def _reserve(self, row: int) -> tuple[WaitCode, str]:
-        gang, workers = self._gang(row), int(self.snapshot.pending.ints_of("workers")[row])
-        self.reservation = reserve(self.free, gang, self._held(), workers=workers)
-        if self.reservation is None:
-            return WaitCode.IMPOSSIBLE, "no set of schedulable nodes can hold it, even empty"
-        held = self.reservation
-        start_s = max(held.start_s, self.snapshot.now_s)
-        self.reservation = replace(held, start_s=start_s)
+    def reserve_for_head(self) -> None:
+        """Reserve capacity for the first in line. Only called when something could pass it: otherwise there is nothing to hold."""
+        if self.reservation is not None or self.head is None:
+            return
+        gang, workers = self._gang(self.head), int(self.snapshot.pending.ints_of("workers")[self.head])
+        found = reserve(self.free, gang, self._held(), workers=workers)
+        if found is None:
+            self.head = None
+            return
+        start_s = max(found.start_s, self.snapshot.now_s)
+        self.reservation = replace(found, start_s=start_s)
         names = self.snapshot.cluster.nodes
-        placement = Placement(tuple((names[node].name, count) for node, count in held.nodes))
-        reason = "first in line: what starts now leaves this for it"
-        self.actions.append(Reserve(self.snapshot.pending.ids[row], start_s, placement, reason))
-        return WaitCode.RESOURCES, f"first in line; expected to start in {start_s - self.snapshot.now_s:.0f} s"
+        placement = Placement(tuple((names[node].name, count) for node, count in found.nodes))
+        reason = f"first in line: what starts now leaves this to it, in {start_s - self.snapshot.now_s:.0f} s"
+        self.actions.append(Reserve(self.snapshot.pending.ids[self.head], start_s, placement, reason))
 
     @cached_property
     def ends_s(self) -> Floats:
@@ -251,9 +279,10 @@ class _Cycle:
         """Later rows that cannot start because this one could not: same gang and queue, and as long or longer."""
         same = (self.gang[rest] == self.gang[row]) & ((self.queue[rest] == self.queue[row]) | (not self.is_limited))
         if self.reservation is None:
-            return same
+            hopeless: Bools = same
+            return hopeless
         passes = self.snapshot.now_s + self.runtime_s <= self.reservation.start_s
-        hopeless: Bools = same & (passes[rest] <= passes[row])
+        hopeless = same & (passes[rest] <= passes[row])
         return hopeless
 
     def _gang(self, row: int) -> CompiledGang:
@@ -263,27 +292,37 @@ class _Cycle:
 class _Yielders:
     """What runs, as far as it may be asked to yield."""
 
-    def __init__(self, snapshot: Snapshot, policy: SchedulingPolicy) -> None:
+    def __init__(self, snapshot: Snapshot, policy: SchedulingPolicy, ranks: Floats) -> None:
         assert policy.margin is not None
-        running = snapshot.running
+        self.snapshot = snapshot
         self.margin = policy.margin
-        self.ranks: Floats = policy.running_ranks(snapshot)
+        self.ranks = ranks
         self.askable: Bools = ~policy.protected(snapshot)
-        self.borrowed: Bools = borrowed(snapshot, self.ranks)
-        self.order: Ints = preference(running, borrowed=self.borrowed, ranks=self.ranks)
         self.floor = float(self.ranks[self.askable].min()) + self.margin if self.askable.any() else np.inf
-        self.min_workers = np.array([workload.gang.min_workers for workload in running.workloads], dtype=np.int64)
-        self._needs: Ints | None = None
+        self.min_workers = snapshot.running.ints_of("min_workers")
+
+    @cached_property
+    def borrowed(self) -> Bools:
+        """Gangs on capacity that their queue borrows."""
+        return borrowed(self.snapshot, self.ranks)
+
+    @cached_property
+    def order(self) -> Ints:
+        """Rows in the order in which they are asked."""
+        return preference(self.snapshot.running, borrowed=self.borrowed, ranks=self.ranks)
 
     def room_for(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Room | None:
         """Return the room that running gangs can make for a waiting workload."""
         eligible = self._eligible(cycle, row, gang, workers)
         if not eligible.any():
             return None
+        if cycle.head is not None and cycle.reservation is None:
+            cycle.reserve_for_head()
+            eligible = self._eligible(cycle, row, gang, workers)
         claim = Claim(gang, workers, int(cycle.queue[row]), cycle.snapshot.need(gang, workers), eligible)
         return make_room(
-            claim, cycle.cells_for(row), cycle.usage, cycle.snapshot.running,
-            order=self.order, needs=self._needs_of(cycle.snapshot), min_workers=self.min_workers,
+            claim, cycle.cells_for(row), cycle.usage if cycle.is_limited else None, cycle.snapshot.running,
+            order=self.order, needs=self.needs, min_workers=self.min_workers,
         )  # fmt: skip
 
     def _eligible(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Bools:
@@ -303,21 +342,21 @@ class _Yielders:
             eligible &= cycle.ends_s > cycle.reservation.start_s
         return eligible
 
-    def _needs_of(self, snapshot: Snapshot) -> Ints:
-        if self._needs is None:
-            running = snapshot.running
-            gangs, sizes = running.ints_of("gang"), running.ints_of("workers")
-            if snapshot.queues.is_limited:
-                self._needs = np.array(
-                    [snapshot.need(snapshot.cluster.gangs[gang], int(size)) for gang, size in zip(gangs, sizes, strict=True)]
-                )
-            else:
-                self._needs = np.zeros((len(running), len(snapshot.queues.resources)), dtype=np.int64)
-        return self._needs
+    @cached_property
+    def needs(self) -> Ints:
+        """Units of the resources that quotas know, for each running row."""
+        snapshot, running = self.snapshot, self.snapshot.running
+        if not snapshot.queues.is_limited:
+            return np.zeros((len(running), len(snapshot.queues.resources)), dtype=np.int64)
+        sizes = zip(running.ints_of("gang"), running.ints_of("workers"), strict=True)
+        return np.array([snapshot.need(snapshot.cluster.gangs[gang], int(size)) for gang, size in sizes])
 
 
 def _may_fit(free: Free, gang: CompiledGang) -> bool:
-    return most_workers(free, gang) >= gang.gang.min_workers
+    """Whether a gang could fit, by its GPUs alone: cheap, and never wrong when it says no."""
+    if not gang.devices:
+        return True
+    return gang.devices <= free.whole.max() and gang.devices * gang.gang.min_workers <= free.whole.sum()
 
 
 def _first_workers(placement: Placement, count: int) -> Placement:

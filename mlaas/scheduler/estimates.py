@@ -120,21 +120,40 @@ class History:
         return Belief(log_median, _on_grid(math.sqrt(variance)))
 
 
-def service_rate(log_median: Floats, sigma: Floats, attained_s: Floats) -> Floats:
-    """Return the Gittins index of each run: the best rate, in 1/s, at which it is likely to finish if served on.
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is expected of runs that have had some time already."""
 
-    The rate is that of the best horizon: the chance to finish within it over the time it is expected to take. Serving the highest first
-    is optimal for mean completion time on one server when runtimes are known only as distributions. With exact estimates it is
+    rate: Floats
+    """Gittins index in 1/s: the best rate at which a run is likely to finish if served on."""
+    remaining_s: Floats
+    """Expected seconds left."""
+
+
+def outlook(log_median: Floats, sigma: Floats, attained_s: Floats) -> Outlook:
+    """Return what is expected of each run, given that it has not finished in the `attained_s` it has had.
+
+    The Gittins index is that of the best horizon: the chance to finish within it over the time expected to be spent on it. Serving the
+    highest first is optimal for mean completion time on one server when runtimes are known only as distributions. With exact estimates it is
     shortest remaining time first; with useless ones it favours what has run least.
+
+    Args:
+        log_median: Log of the median runtime of each run's belief.
+        sigma: Spread of each belief in log units, on the grid of `SIGMAS`.
+        attained_s: Time each has run.
 
     Source: Gittins, "Bandit processes and dynamic allocation indices", JRSS B 1979; Scully et al., "The Gittins policy", 2021.
     """
-    return _look_up(_curves()[0], log_median, sigma, attained_s)
-
-
-def mean_remaining_s(log_median: Floats, sigma: Floats, attained_s: Floats) -> Floats:
-    """Return the expected seconds left to each run, given that it has not finished in the `attained_s` it has had."""
-    return 1.0 / _look_up(_curves()[1], log_median, sigma, attained_s)
+    log_x = np.log(np.maximum(attained_s, 1e-3)) - log_median
+    position = ((log_x - _LOG_X[0]) / (_LOG_X[1] - _LOG_X[0])).clip(0.0, len(_LOG_X) - 1.001)
+    column = position.astype(np.int64)
+    row = np.rint(sigma * 10.0).astype(np.int64) - 1
+    part = position - column
+    rates, residuals = _curves()
+    start = row * len(_LOG_X) + column
+    log_rate = rates.take(start) * (1.0 - part) + rates.take(start + 1) * part
+    log_residual = residuals.take(start) * (1.0 - part) + residuals.take(start + 1) * part
+    return Outlook(np.exp(log_rate - log_median), np.exp(log_median - log_residual))
 
 
 def exceeded(estimate_s: Floats, attained_s: Floats) -> Floats:
@@ -147,18 +166,6 @@ def exceeded(estimate_s: Floats, attained_s: Floats) -> Floats:
 
 def _on_grid(sigma: float) -> float:
     return float(min(max(round(sigma, 1), SIGMAS[0]), SIGMAS[-1]))
-
-
-def _look_up(curves: Floats, log_median: Floats, sigma: Floats, attained_s: Floats) -> Floats:
-    """Interpolate the curve of each row's spread at its time already run, and scale it by its median."""
-    log_x = np.log(np.maximum(attained_s, 1e-3)) - log_median
-    position = np.clip((log_x - _LOG_X[0]) / (_LOG_X[1] - _LOG_X[0]), 0.0, len(_LOG_X) - 1.001)
-    column = position.astype(np.int64)
-    row = np.rint(sigma * 10.0).astype(np.int64) - 1
-    part = position - column
-    log_rate = curves[row, column] * (1.0 - part) + curves[row, column + 1] * part
-    rate: Floats = np.exp(log_rate - log_median)
-    return rate
 
 
 @lru_cache(maxsize=1)

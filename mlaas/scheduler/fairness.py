@@ -40,18 +40,15 @@ def fair_shares(tree: QueueTree, active: Bools) -> Floats:
         tree: The queues.
         active: Queues that have work; those without leave their part to the others.
     """
+    parent = np.array(tree.parent, dtype=np.int64)
     busy = active.copy()
-    for row in tree.children_first:
-        if busy[row] and tree.parent[row] >= 0:
-            busy[tree.parent[row]] = True
+    for level in reversed(tree.levels[1:]):
+        busy[parent[level[busy[level]]]] = True
     weights = np.where(busy, tree.weight, 0.0)
-    total = np.zeros(len(weights) + 1)
-    np.add.at(total, np.array(tree.parent, dtype=np.int64), weights)
-    shares = np.zeros(len(weights))
-    for row in reversed(tree.children_first):
-        parent = tree.parent[row]
-        above = 1.0 if parent < 0 else shares[parent]
-        shares[row] = above * weights[row] / total[parent] if weights[row] else 0.0
+    total = np.bincount(parent + 1, weights=weights, minlength=len(weights) + 1)
+    shares = weights / np.maximum(total[parent + 1], 1e-12)
+    for level in tree.levels[1:]:
+        shares[level] *= shares[parent[level]]
     return shares
 
 
@@ -62,7 +59,7 @@ def boost(average: Floats, due: Floats, *, bound: float) -> Floats:
     in urgency of more than `bound` squared.
     """
     ratio = (due + 1e-3) / (average + 1e-3)
-    pull: Floats = np.clip(0.5 * np.log(ratio), -np.log(bound), np.log(bound))
+    pull: Floats = (0.5 * np.log(ratio)).clip(-np.log(bound), np.log(bound))
     return pull
 
 

@@ -7,19 +7,20 @@ for all of them, so a comparison compares orders, not implementations.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from mlaas.errors import ConfigError
-from mlaas.scheduler.estimates import exceeded, mean_remaining_s, service_rate
+from mlaas.scheduler.estimates import exceeded, outlook
 from mlaas.scheduler.fairness import boost, fair_shares, virtual_start
 from mlaas.scheduler.tables import is_protected
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Bools, Ints
-    from mlaas.scheduler.estimates import Floats
+    from mlaas.scheduler.estimates import Floats, Outlook
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.tables import PendingTable, RunningTable
 
@@ -35,6 +36,14 @@ class Blocked(Enum):
     """It gets a reservation; what does not delay that may pass."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Who goes first, on one scale for what waits and what runs."""
+
+    pending: Floats
+    running: Floats
+
+
 class SchedulingPolicy(Protocol):
     """An order of workloads."""
 
@@ -43,11 +52,8 @@ class SchedulingPolicy(Protocol):
     margin: float | None
     """How far a waiting workload must rank above a running one to make it yield; None = it never does."""
 
-    def pending_ranks(self, snapshot: Snapshot) -> Floats:
-        """Return the rank of each row of the pending table."""
-
-    def running_ranks(self, snapshot: Snapshot) -> Floats:
-        """Return the rank of each row of the running table."""
+    def ranks(self, snapshot: Snapshot) -> Ranks:
+        """Return the rank of each waiting and each running row."""
 
     def protected(self, snapshot: Snapshot) -> Bools:
         """Return the running gangs that are left in peace now."""
@@ -65,8 +71,11 @@ class _Stated:
     blocked = Blocked.RESERVE
     margin: float | None = None
 
-    def running_ranks(self, snapshot: Snapshot) -> Floats:
-        return np.zeros(len(snapshot.running))
+    def ranks(self, snapshot: Snapshot) -> Ranks:
+        return Ranks(self._waiting(snapshot), np.zeros(len(snapshot.running)))
+
+    def _waiting(self, snapshot: Snapshot) -> Floats:
+        raise NotImplementedError
 
     def protected(self, snapshot: Snapshot) -> Bools:
         return is_protected(snapshot.running, snapshot.now_s)
@@ -89,7 +98,7 @@ class Fifo(_Stated):
     name = "fifo"
     blocked = Blocked.STOP
 
-    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+    def _waiting(self, snapshot: Snapshot) -> Floats:
         return -snapshot.pending.ints_of("sequence").astype(np.float64)
 
 
@@ -101,7 +110,7 @@ class Easy(_Stated):
 
     name = "easy"
 
-    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+    def _waiting(self, snapshot: Snapshot) -> Floats:
         return -snapshot.pending.ints_of("sequence").astype(np.float64)
 
 
@@ -110,7 +119,7 @@ class ShortestJobFirst(_Stated):
 
     name = "sjf"
 
-    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+    def _waiting(self, snapshot: Snapshot) -> Floats:
         ranks: Floats = -snapshot.pending.floats_of("estimate_s")
         return ranks
 
@@ -125,12 +134,12 @@ class LeastAttainedService(_Stated):
     margin = 0.5
     thresholds_gpu_s = (3_600.0, 36_000.0)
 
-    def pending_ranks(self, snapshot: Snapshot) -> Floats:
-        table = snapshot.pending
-        return self._ranks(table, table.floats_of("attained_s"), snapshot)
-
-    def running_ranks(self, snapshot: Snapshot) -> Floats:
-        return self._ranks(snapshot.running, snapshot.running.attained_s(snapshot.now_s), snapshot)
+    def ranks(self, snapshot: Snapshot) -> Ranks:
+        pending, running = snapshot.pending, snapshot.running
+        return Ranks(
+            self._ranks(pending, pending.floats_of("attained_s"), snapshot),
+            self._ranks(running, running.attained_s(snapshot.now_s), snapshot),
+        )
 
     def _ranks(self, table: PendingTable | RunningTable, attained_s: Floats, snapshot: Snapshot) -> Floats:
         service = attained_s * table.floats_of("share") * _gpus(snapshot)
@@ -145,7 +154,7 @@ class FairShare(_Stated):
 
     name = "fair"
 
-    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+    def _waiting(self, snapshot: Snapshot) -> Floats:
         table = snapshot.pending
         weight = snapshot.queues.weight
         return -virtual_start(
@@ -159,14 +168,14 @@ class ShortestRemainingService(_Stated):
     name = "srsf-oracle"
     margin = 0.0
 
-    def pending_ranks(self, snapshot: Snapshot) -> Floats:
-        return _least_service(self.pending_runtime_s(snapshot), snapshot.pending.floats_of("share"))
-
-    def running_ranks(self, snapshot: Snapshot) -> Floats:
-        return _least_service(self.running_left_s(snapshot), snapshot.running.floats_of("share"))
+    def ranks(self, snapshot: Snapshot) -> Ranks:
+        return Ranks(
+            _least_service(self.pending_runtime_s(snapshot), snapshot.pending.floats_of("share")),
+            _least_service(self.running_left_s(snapshot), snapshot.running.floats_of("share")),
+        )
 
     def protected(self, snapshot: Snapshot) -> Bools:
-        return np.array([not workload.preemptible for workload in snapshot.running.workloads], dtype=bool)
+        return snapshot.running.ints_of("preemptible") == 0
 
 
 class MlaasPolicy:
@@ -190,18 +199,16 @@ class MlaasPolicy:
     aging_stretch = 10.0
     fairness_bound = 3.0
 
-    def pending_ranks(self, snapshot: Snapshot) -> Floats:
-        table = snapshot.pending
-        rate = table.floats_of("rate")
-        left_s = table.floats_of("remaining_s")
-        return self._ranks(snapshot, table, rate=rate, left_s=left_s, entitled=_entitled_pending(snapshot))
-
-    def running_ranks(self, snapshot: Snapshot) -> Floats:
-        table = snapshot.running
-        left_s = self.running_left_s(snapshot)
-        attained = table.attained_s(snapshot.now_s)
-        rate = service_rate(table.floats_of("log_median"), table.floats_of("sigma"), attained)
-        return self._ranks(snapshot, table, rate=rate, left_s=left_s, entitled=~borrowed(snapshot, rate))
+    def ranks(self, snapshot: Snapshot) -> Ranks:
+        pending, running, now_s = snapshot.pending, snapshot.running, snapshot.now_s
+        active = np.zeros(len(snapshot.queues.queues), dtype=bool)
+        active[pending.ints_of("queue")] = True
+        active[running.ints_of("queue")] = True
+        pull = boost(snapshot.average_share, fair_shares(snapshot.queues, active), bound=self.fairness_bound)
+        expected = _outlook(running, now_s)
+        waiting = _Standing(pending.floats_of("rate"), pending.floats_of("remaining_s"), _entitled_pending(snapshot))
+        on = _Standing(expected.rate, _wall_s(expected.remaining_s, running, now_s), ~borrowed(snapshot, expected.rate))
+        return Ranks(self._ranks(pending, waiting, pull, now_s), self._ranks(running, on, pull, now_s))
 
     def protected(self, snapshot: Snapshot) -> Bools:
         return is_protected(snapshot.running, snapshot.now_s)
@@ -210,26 +217,31 @@ class MlaasPolicy:
         return snapshot.pending.floats_of("remaining_s")
 
     def running_left_s(self, snapshot: Snapshot) -> Floats:
-        table = snapshot.running
-        attained = table.attained_s(snapshot.now_s)
-        left = mean_remaining_s(table.floats_of("log_median"), table.floats_of("sigma"), attained)
-        return _wall_s(left, table, snapshot.now_s)
+        return _wall_s(_outlook(snapshot.running, snapshot.now_s).remaining_s, snapshot.running, snapshot.now_s)
 
-    def _ranks(
-        self, snapshot: Snapshot, table: PendingTable | RunningTable, *, rate: Floats, left_s: Floats, entitled: Bools
-    ) -> Floats:
-        now_s, queue = snapshot.now_s, table.ints_of("queue")
-        active = np.zeros(len(snapshot.queues.queues), dtype=bool)
-        active[snapshot.pending.ints_of("queue")] = True
-        active[snapshot.running.ints_of("queue")] = True
-        pull = boost(snapshot.average_share, fair_shares(snapshot.queues, active), bound=self.fairness_bound)
-        ranks = np.log(rate / np.maximum(table.floats_of("share"), _LEAST_SHARE)) + pull[queue]
+    def _ranks(self, table: PendingTable | RunningTable, standing: _Standing, pull: Floats, now_s: float) -> Floats:
+        ranks = np.log(standing.rate / np.maximum(table.floats_of("share"), _LEAST_SHARE)) + pull[table.ints_of("queue")]
+        deadline_s = table.floats_of("deadline_s")
+        if np.isfinite(deadline_s).any():
+            slack_s = deadline_s - now_s - standing.left_s
+            ranks += 2e3 * ((slack_s >= 0.0) & (slack_s < standing.left_s))
+        ranks += 1e3 * standing.entitled + 1e4 * table.ints_of("priority")
         waited_s = table.waits_s(now_s)
-        aged = waited_s > np.maximum(self.aging_s, self.aging_stretch * np.exp(table.floats_of("log_median")))
-        slack_s = table.floats_of("deadline_s") - now_s - left_s
-        urgent = (slack_s >= 0.0) & (slack_s < left_s)
-        ranks = ranks + 1e3 * entitled + 2e3 * urgent + 1e4 * table.ints_of("priority")
-        return np.where(aged, 1e9 + waited_s / 86_400.0, ranks)
+        if len(waited_s) and waited_s.max() > self.aging_s:
+            aged = waited_s > np.maximum(self.aging_s, self.aging_stretch * np.exp(table.floats_of("log_median")))
+            ranks = np.where(aged, 1e9 + waited_s / 86_400.0, ranks)
+        return ranks
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    rate: Floats
+    left_s: Floats
+    entitled: Bools
+
+
+def _outlook(running: RunningTable, now_s: float) -> Outlook:
+    return outlook(running.floats_of("log_median"), running.floats_of("sigma"), running.attained_s(now_s))
 
 
 def borrowed(snapshot: Snapshot, value: Floats) -> Bools:

@@ -72,14 +72,14 @@ def preference(
 
 
 def make_room(
-    claim: Claim, free: Free, usage: Usage, running: RunningTable, *, order: Ints, needs: Ints, min_workers: Ints
+    claim: Claim, free: Free, usage: Usage | None, running: RunningTable, *, order: Ints, needs: Ints, min_workers: Ints
 ) -> Room | None:
     """Return the least valuable running work whose capacity lets a gang start, or None when there is not enough of it.
 
     Args:
         claim: The gang, and whom it may ask.
         free: Free cells of the plan.
-        usage: Quota usage of the plan.
+        usage: Quota usage of the plan; None when no quota binds.
         running: What runs.
         order: All rows, the first to be asked first (`preference`).
         needs: Units that each row holds of the resources that quotas know (rows x resources).
@@ -174,10 +174,9 @@ def _freed(free: Free, units: _Units, taken: Bools) -> Free:
     return Free(free.cells + back.reshape(free.cells.shape), free.num_devices)
 
 
-def _quota_fits(claim: Claim, usage: Usage, running: RunningTable, units: _Units, taken: Bools) -> bool:
-    tree = usage.tree
-    if not tree.is_limited:
+def _quota_fits(claim: Claim, usage: Usage | None, running: RunningTable, units: _Units, taken: Bools) -> bool:
+    if usage is None:
         return True
     by_leaf = usage.by_leaf.copy()
     np.subtract.at(by_leaf, running.ints_of("queue")[units.rows[taken]], units.refunds[taken])
-    return tree.usage(by_leaf).fits(claim.queue, claim.need)
+    return usage.tree.usage(by_leaf).fits(claim.queue, claim.need)

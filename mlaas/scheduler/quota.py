@@ -37,6 +37,8 @@ class QueueTree:
         lending_limit = self._matrix([queue.lending_limit for queue in self.queues], absent=int(INFINITE))
         self.is_limited = any(queue.guarantee or queue.borrowing_limit or queue.lending_limit for queue in self.queues)
         self.children_first = sorted(range(len(self.queues)), key=lambda row: -self._depth(row))
+        depths = np.array([self._depth(row) for row in range(len(self.queues))], dtype=np.int64)
+        self.levels = [np.flatnonzero(depths == depth) for depth in range(1, int(depths.max(initial=0)) + 1)]
         self.quota = np.zeros_like(self.guarantee)
         self.lent = np.zeros_like(self.guarantee)
         for row in self.children_first:

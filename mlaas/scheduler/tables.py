@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.estimates import Belief, mean_remaining_s, service_rate
+from mlaas.scheduler.estimates import outlook
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mlaas.scheduler.cluster import Allocation, Bools, CompiledGang, Ints
-    from mlaas.scheduler.estimates import Floats
+    from mlaas.scheduler.estimates import Belief, Floats
     from mlaas.scheduler.types import Workload
 
 DEFAULT_MIN_RUNTIME_S = 300.0
@@ -44,7 +44,7 @@ class _Columns:
     floats: tuple[str, ...] = (
         "waited_s", "estimate_s", "log_median", "sigma", "attained_s", "share", "deadline_s", "restart_s",
     )  # fmt: skip
-    ints: tuple[str, ...] = ("sequence", "gang", "queue", "priority", "workers")
+    ints: tuple[str, ...] = ("sequence", "gang", "queue", "priority", "workers", "min_workers", "preemptible")
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -102,6 +102,8 @@ def _values(
         "gang": gang,
         "queue": queue,
         "priority": workload.priority,
+        "min_workers": workload.gang.min_workers,
+        "preemptible": workload.preemptible,
         "estimate_s": np.exp(belief.log_median) if estimate is None else estimate,
         "log_median": belief.log_median,
         "sigma": belief.sigma,
@@ -125,10 +127,9 @@ class PendingTable(_Columns):
         values = _values(
             workload, sequence=sequence, gang=gang, queue=queue, share=share, belief=belief, progress=progress
         )
-        median, sigma = np.array([belief.log_median]), np.array([belief.sigma])
-        attained = np.array([progress.attained_s])
-        values["rate"] = 1.0 / (1.0 / float(service_rate(median, sigma, attained)[0]) + progress.restart_owed_s)
-        values["remaining_s"] = float(mean_remaining_s(median, sigma, attained)[0]) + progress.restart_owed_s
+        expected = outlook(np.array([belief.log_median]), np.array([belief.sigma]), np.array([progress.attained_s]))
+        values["rate"] = 1.0 / (1.0 / float(expected.rate[0]) + progress.restart_owed_s)
+        values["remaining_s"] = float(expected.remaining_s[0]) + progress.restart_owed_s
         values["restart_s"] = progress.restart_owed_s
         values["queued_s"] = now_s
         values["workers"] = workload.gang.min_workers
@@ -241,6 +242,5 @@ def dominant_share(gang: CompiledGang, totals: Ints, *, workers: int, num_device
 
 def is_protected(running: RunningTable, now_s: float) -> Bools:
     """Return which gangs may not be asked to yield: within their minimum runtime, or not preemptible."""
-    fixed = np.array([not workload.preemptible for workload in running.workloads], dtype=bool)
-    protected: Bools = fixed | (running.floats_of("protected_until_s") > now_s)
+    protected: Bools = (running.ints_of("preemptible") == 0) | (running.floats_of("protected_until_s") > now_s)
     return protected

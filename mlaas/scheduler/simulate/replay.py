@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.errors import AdmissionError
+from mlaas.errors import AdmissionError, ConfigError
 from mlaas.scheduler.cluster import ClusterIndex
 from mlaas.scheduler.cycle import decide
 from mlaas.scheduler.estimates import Belief, History
@@ -39,13 +39,25 @@ MOST_CYCLES = 10
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a replay charges and how wrong its estimates are."""
+    """What a replay charges and how wrong its estimates are.
+
+    Raises:
+        ConfigError: the estimate error is below 1, or the restart cost below 0, or either is no finite number.
+    """
 
     estimate_error: float = 3.0
     """Runtimes that the trace gives no estimate for are estimated off by exp(N(0, log of this)); 1 = exactly."""
     restart_cost_s: float = 60.0
     """Each preemption costs this long on all GPUs of the gang, when it starts again."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.estimate_error) and self.estimate_error >= 1.0):
+            raise ConfigError("estimate_error", f"the estimate error is {self.estimate_error}; it is a factor of 1 (exact) or more")
+        if not (math.isfinite(self.restart_cost_s) and self.restart_cost_s >= 0.0):
+            raise ConfigError("restart_cost", f"the restart cost is {self.restart_cost_s}; it is a number of seconds, 0 or more")
+        if self.seed < 0:
+            raise ConfigError("seed", f"the seed is {self.seed}; it is 0 or more")
 
 
 @dataclass(slots=True)
@@ -210,7 +222,7 @@ class _Replay:
     def _settle(self) -> None:
         """Decide and apply until no room was made for anyone."""
         for _ in range(MOST_CYCLES):
-            if not len(self.pending) and not self._has_elastic():
+            if not len(self.pending):
                 break
             snapshot = Snapshot(self.now_s, self.cluster, self.tree, self.pending, self.running, self.average_share)
             decision = decide(snapshot, self.policy)
@@ -218,9 +230,6 @@ class _Replay:
             if not self._apply(decision):
                 break
         self._note()
-
-    def _has_elastic(self) -> bool:
-        return False
 
     def _apply(self, decision: Decision) -> bool:
         """Carry a decision out at once; True when room was made, so that another look may find more to start."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,6 +93,11 @@ def summarize(outcome: Outcome) -> Report:
         cycles=outcome.cycles,
         tenants=tenants,
     )
+
+
+def figures(report: Report) -> dict[str, object]:
+    """Return a report as JSON values."""
+    return asdict(report)
 
 
 def _tenant(name: str, fates: list[Fate], work_gpu_s: float) -> TenantReport:
