@@ -82,13 +82,14 @@ class ClusterIndex:
             for name in amount.keys() - {"GPU"}:
                 self.capacity[row, self.scalar_column[name]] = units(amount[name])
         self.cells = self.capacity.copy()
+        self.totals: Ints = self.capacity.sum(axis=0)
+        self.gpu_units = int(self.totals[: self.num_devices].sum())
         self.gangs: list[CompiledGang] = []
         self._gang_ids: dict[Gang, int] = {}
 
-    @property
-    def gpu_units(self) -> int:
-        """GPU units of all nodes."""
-        return int(self.capacity[:, : self.num_devices].sum())
+    def view(self) -> Free:
+        """Return the free cells themselves, to choose from and not to take from."""
+        return Free(self.cells, self.num_devices)
 
     def free(self) -> Free:
         """Return a copy of the free cells to plan on."""

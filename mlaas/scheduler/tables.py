@@ -16,7 +16,7 @@ from mlaas.scheduler.estimates import outlook
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mlaas.scheduler.cluster import Allocation, Bools, CompiledGang, Ints
+    from mlaas.scheduler.cluster import Allocation, Bools, ClusterIndex, CompiledGang, Ints
     from mlaas.scheduler.estimates import Belief, Floats
     from mlaas.scheduler.types import Workload
 
@@ -222,22 +222,15 @@ def min_runtime_s(workload: Workload) -> float:
     return max(DEFAULT_MIN_RUNTIME_S, RESTARTS_PER_MIN_RUNTIME * workload.restart_cost_s)
 
 
-def dominant_share(gang: CompiledGang, totals: Ints, *, workers: int, num_devices: int) -> float:
+def dominant_share(gang: CompiledGang, cluster: ClusterIndex, *, workers: int) -> float:
     """Return the largest part of any one resource of the cluster that `workers` take.
-
-    Args:
-        gang: The demand.
-        totals: Units of the whole cluster for each column, GPUs summed in column 0 of the devices.
-        workers: Size of the gang.
-        num_devices: Device columns of the cluster.
 
     Source: Ghodsi et al., "Dominant Resource Fairness", NSDI 2011.
     """
-    parts = [amount / totals[column] for column, amount in gang.scalars if totals[column]]
-    gpus = int(totals[:num_devices].sum())
-    if gpus:
-        parts.append(gang.gpu_units / gpus)
-    return workers * max(parts, default=0.0)
+    parts = [amount / cluster.totals[column] for column, amount in gang.scalars if cluster.totals[column]]
+    if gang.gpu_units and cluster.gpu_units:
+        parts.append(gang.gpu_units / cluster.gpu_units)
+    return float(workers * max(parts, default=0.0))
 
 
 def is_protected(running: RunningTable, now_s: float) -> Bools:

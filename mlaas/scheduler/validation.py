@@ -141,7 +141,8 @@ def _check_resources(workload_id: str, worker: Resources) -> None:
 
 def _check_fit(workload: Workload, cluster: ClusterIndex) -> None:
     gang = workload.gang
-    present = {label for node in cluster.nodes for label in node.labels}
+    wants_labels = gang.labels or gang.topology is not None
+    present = {label for node in cluster.nodes for label in node.labels} if wants_labels else set()
     for key, value in gang.labels:
         if (key, value) not in present:
             values = sorted(have for name, have in present if name == key)

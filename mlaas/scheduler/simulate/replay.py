@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlaas.errors import AdmissionError, ConfigError
-from mlaas.scheduler.cluster import ClusterIndex
+from mlaas.scheduler.cluster import UNIT
 from mlaas.scheduler.cycle import decide
-from mlaas.scheduler.estimates import Belief, History
-from mlaas.scheduler.fairness import decayed, held_shares
-from mlaas.scheduler.quota import QueueTree
+from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.simulate.machines import gang_of, queues_for
-from mlaas.scheduler.snapshot import Snapshot
-from mlaas.scheduler.tables import PendingTable, Progress, RunningTable, dominant_share
 from mlaas.scheduler.types import Grow, Place, Preempt, Shrink, Workload
 from mlaas.scheduler.validation import check_workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from mlaas.scheduler.estimates import Floats
     from mlaas.scheduler.ordering import SchedulingPolicy
     from mlaas.scheduler.simulate.machines import Machines
     from mlaas.scheduler.simulate.traces import TraceJob
+    from mlaas.scheduler.tables import Progress
     from mlaas.scheduler.types import Decision
 
 ORACLE = "srsf-oracle"
@@ -84,25 +81,9 @@ class Outcome:
     times_s: Floats
     """Moments at which something changed."""
     busy_gpus: Floats
-    """GPUs that do useful work from each moment on; restarts are not useful."""
+    """GPUs that jobs hold from each moment on, restarts included."""
     backlog_gpus: Floats
     """GPUs that waiting jobs ask for from each moment on."""
-
-
-@dataclass(slots=True)
-class _Run:
-    """One job's state while it is in the system."""
-
-    index: int
-    workload: Workload
-    gang: int
-    queue: int
-    share: float
-    belief: Belief
-    duration_s: float
-    progress: Progress = field(default_factory=Progress)
-    since_s: float = 0.0
-    ends_s: float = math.inf
 
 
 def replay(jobs: Sequence[TraceJob], machines: Machines, policy: SchedulingPolicy, terms: Terms) -> Outcome:
@@ -113,69 +94,48 @@ def replay(jobs: Sequence[TraceJob], machines: Machines, policy: SchedulingPolic
 class _Replay:
     def __init__(self, jobs: Sequence[TraceJob], machines: Machines, policy: SchedulingPolicy, terms: Terms) -> None:
         is_oracle = policy.name == ORACLE
-        self.policy, self.machines = policy, machines
+        self.policy, self.machines, self.jobs = policy, machines, jobs
         self.restart_cost_s = 0.0 if is_oracle else terms.restart_cost_s
-        self.cluster = ClusterIndex(machines.nodes)
-        self.totals = self.cluster.capacity.sum(axis=0)
-        queues = queues_for(machines, (job.tenant for job in jobs))
-        self.tree = QueueTree(queues, ["GPU", *self.cluster.scalar_column])
-        self.jobs = jobs
-        self.estimates = _estimates(jobs, 1.0 if is_oracle else terms.estimate_error, seed=terms.seed, is_oracle=is_oracle)
+        self.estimates = _estimates(jobs, terms.estimate_error, seed=terms.seed, is_oracle=is_oracle)
+        self.ledger = Ledger(machines.nodes, queues_for(machines, (job.tenant for job in jobs)))
         self.fates = [Fate(job) for job in jobs]
-        self.pending, self.running = PendingTable(), RunningTable()
-        self.history = History()
-        self.runs: dict[str, _Run] = {}
-        self.ends: list[tuple[float, int, str]] = []
-        self.average_share = np.zeros(len(queues))
-        self.now_s = 0.0
+        self.index_of: dict[str, int] = {}
+        self.ends: list[tuple[float, int]] = []
+        self.end_s: dict[int, float] = {}
         self.cycles = 0
-        self.busy_gpus = 0.0
         self.backlog_gpus = 0.0
         self.timeline: list[tuple[float, float, float]] = []
 
     def run(self) -> Outcome:
-        arrivals = iter(range(len(self.jobs)))
-        arriving = next(arrivals, None)
+        """Play every event in the order of its time."""
+        next_index = 0
         review_s = math.inf
-        while arriving is not None or self.runs:
-            next_arrival_s = math.inf if arriving is None else self.jobs[arriving].submit_s
-            next_end_s = self._next_end_s()
-            self._advance(min(next_arrival_s, next_end_s, review_s))
-            while self._next_end_s() <= self.now_s:
-                self._finish(heapq.heappop(self.ends)[2])
-            while arriving is not None and self.jobs[arriving].submit_s <= self.now_s:
-                self._arrive(arriving)
-                arriving = next(arrivals, None)
+        while True:
+            arrival_s = self.jobs[next_index].submit_s if next_index < len(self.jobs) else math.inf
+            now_s = min(arrival_s, self._next_end_s(), review_s)
+            if now_s == math.inf:
+                return self._outcome()
+            self.ledger.advance(now_s)
+            while self._next_end_s() <= now_s:
+                self._finish(heapq.heappop(self.ends)[1])
+            while next_index < len(self.jobs) and self.jobs[next_index].submit_s <= now_s:
+                self._arrive(next_index)
+                next_index += 1
             self._settle()
-            review_s = self.now_s + REVIEW_S if len(self.pending) and self.policy.margin is not None else math.inf
-            if review_s == math.inf and arriving is None and self._next_end_s() == math.inf:
-                break
-        return self._outcome()
+            waits = len(self.ledger.pending) > 0 and self.policy.margin is not None
+            review_s = now_s + REVIEW_S if waits and self.end_s else math.inf
 
     def _next_end_s(self) -> float:
-        while self.ends and self._is_stale(self.ends[0]):
+        """Time of the next end; ends that a preemption or resize has moved are dropped here."""
+        while self.ends and self.end_s.get(self.ends[0][1]) != self.ends[0][0]:
             heapq.heappop(self.ends)
         return self.ends[0][0] if self.ends else math.inf
 
-    def _is_stale(self, end: tuple[float, int, str]) -> bool:
-        run = self.runs.get(end[2])
-        return run is None or run.ends_s != end[0]
-
-    def _advance(self, now_s: float) -> None:
-        elapsed_s = now_s - self.now_s
-        if elapsed_s > 0.0:
-            held = held_shares(
-                self.running.ints_of("queue"), self.running.floats_of("share"), num_queues=len(self.average_share)
-            )
-            self.average_share = decayed(self.average_share, held, elapsed_s=elapsed_s)
-        self.now_s = now_s
-
     def _arrive(self, index: int) -> None:
         job = self.jobs[index]
-        gang = gang_of(job.num_gpus, gpus_per_node=self.machines.gpus_per_node)
         workload = Workload(
             id=f"job-{index}",
-            gang=gang,
+            gang=gang_of(job.num_gpus, gpus_per_node=self.machines.gpus_per_node),
             submitted_s=job.submit_s,
             tenant=job.tenant,
             queue=job.tenant,
@@ -186,107 +146,76 @@ class _Replay:
             restart_cost_s=self.restart_cost_s,
         )
         try:
-            check_workload(workload, cluster=self.cluster, queues=self.tree.row_of)
+            check_workload(workload, cluster=self.ledger.cluster, queues=self.ledger.tree.row_of)
         except AdmissionError as error:
             self.fates[index].refusal = error.message
             return
-        number = self.cluster.compile(gang)
-        share = dominant_share(
-            self.cluster.gangs[number], self.totals, workers=gang.min_workers, num_devices=self.cluster.num_devices
-        )
-        belief = self.history.believe(tenant=job.tenant, name=job.name, estimate_s=workload.estimate_s)
-        run = _Run(index, workload, number, self.tree.row_of[job.tenant], share, belief, job.duration_s)
-        self.runs[workload.id] = run
-        self._queue(run)
+        self.index_of[workload.id] = index
+        self.ledger.submit(workload)
+        self.backlog_gpus += job.num_gpus
 
-    def _queue(self, run: _Run) -> None:
-        run.since_s, run.ends_s = self.now_s, math.inf
-        self.backlog_gpus += run.workload.gang.worker.gpus * run.workload.gang.min_workers
-        self.pending.add(
-            run.workload, sequence=run.index, gang=run.gang, queue=run.queue, share=run.share, belief=run.belief,
-            progress=run.progress, now_s=self.now_s,
-        )  # fmt: skip
-
-    def _finish(self, workload_id: str) -> None:
-        run = self.runs.pop(workload_id)
-        self._stop(run)
-        self.fates[run.index].finished_s = self.now_s
-        workload = run.workload
-        self.history.observe(
-            tenant=workload.tenant, name=workload.name, estimate_s=workload.estimate_s, runtime_s=run.duration_s
-        )
-
-    def _stop(self, run: _Run) -> None:
-        self.cluster.give(self.running.remove(run.workload.id))
+    def _finish(self, index: int) -> None:
+        self.ledger.finish(f"job-{index}")
+        del self.end_s[index]
+        self.fates[index].finished_s = self.ledger.now_s
 
     def _settle(self) -> None:
         """Decide and apply until no room was made for anyone."""
         for _ in range(MOST_CYCLES):
-            if not len(self.pending):
+            if not len(self.ledger.pending):
                 break
-            snapshot = Snapshot(self.now_s, self.cluster, self.tree, self.pending, self.running, self.average_share)
-            decision = decide(snapshot, self.policy)
             self.cycles += 1
-            if not self._apply(decision):
+            if not self._apply(decide(self.ledger.snapshot(), self.policy)):
                 break
-        self._note()
+        free_units = int(self.ledger.cluster.cells[:, : self.ledger.cluster.num_devices].sum())
+        busy_gpus = (self.ledger.cluster.gpu_units - free_units) / UNIT
+        self.timeline.append((self.ledger.now_s, busy_gpus, max(self.backlog_gpus, 0.0)))
 
     def _apply(self, decision: Decision) -> bool:
         """Carry a decision out at once; True when room was made, so that another look may find more to start."""
         made_room = False
         for action in decision.actions:
             match action:
-                case Preempt(workload_id=workload_id):
-                    self._preempt(self.runs[workload_id])
+                case Preempt():
+                    self._preempt(self.index_of[action.workload_id])
                     made_room = True
                 case Place():
-                    self._start(action)
+                    index = self.index_of[action.workload_id]
+                    self.backlog_gpus -= self.jobs[index].num_gpus
+                    self._expect_end(index, self.ledger.start(action.workload_id, action.placement), speed=1.0)
                 case Shrink() | Grow():
-                    raise NotImplementedError("traces hold no elastic gangs")
+                    index = self.index_of[action.workload_id]
+                    progress = self.ledger.resize(action.workload_id, action.placement)
+                    self._charge_restart(index, action.placement.num_workers)
+                    workers = self.ledger.running.workloads[self.ledger.running.row_of[action.workload_id]].gang.max_workers
+                    self._expect_end(index, progress, speed=action.placement.num_workers / workers)
         return made_room
 
-    def _start(self, action: Place) -> None:
-        run = self.runs[action.workload_id]
-        fate = self.fates[run.index]
-        gang = run.workload.gang
-        self.pending.remove(action.workload_id)
-        self.backlog_gpus -= gang.worker.gpus * gang.min_workers
-        waited_s = self.now_s - run.since_s
-        progress = Progress(run.progress.attained_s, run.progress.waited_s + waited_s, run.progress.restart_owed_s)
-        nodes = [(self.cluster.row_of[name], count) for name, count in action.placement.workers]
-        allocation = self.cluster.free().allocate(self.cluster.gangs[run.gang], nodes)
-        self.cluster.take(allocation)
-        self.running.add(
-            run.workload, allocation, sequence=run.index, gang=run.gang, queue=run.queue, share=run.share, belief=run.belief,
-            progress=progress, now_s=self.now_s,
-        )  # fmt: skip
-        run.progress, run.since_s = progress, self.now_s
-        run.ends_s = self.now_s + progress.restart_owed_s + run.duration_s - progress.attained_s
-        heapq.heappush(self.ends, (run.ends_s, run.index, run.workload.id))
+    def _expect_end(self, index: int, progress: Progress, *, speed: float) -> None:
+        fate = self.fates[index]
+        left_s = (self.jobs[index].duration_s - progress.attained_s) / speed
+        self.end_s[index] = self.ledger.now_s + progress.restart_owed_s + left_s
+        heapq.heappush(self.ends, (self.end_s[index], index))
         fate.waited_s = progress.waited_s
         if math.isnan(fate.started_s):
-            fate.started_s = self.now_s
+            fate.started_s = self.ledger.now_s
 
-    def _preempt(self, run: _Run) -> None:
-        owed_s = run.progress.restart_owed_s
-        ran_s = max(self.now_s - run.since_s - owed_s, 0.0)
-        fate = self.fates[run.index]
-        fate.preemptions += 1
-        fate.lost_gpu_s += self.restart_cost_s * run.workload.gang.worker.gpus * run.workload.gang.min_workers
-        run.progress = Progress(run.progress.attained_s + ran_s, run.progress.waited_s, self.restart_cost_s)
-        self._stop(run)
-        self._queue(run)
+    def _preempt(self, index: int) -> None:
+        workload = self.ledger.running.workloads[self.ledger.running.row_of[f"job-{index}"]]
+        self.fates[index].preemptions += 1
+        self._charge_restart(index, workload.gang.min_workers)
+        self.ledger.requeue(workload.id)
+        self.backlog_gpus += self.jobs[index].num_gpus
+        del self.end_s[index]
 
-    def _note(self) -> None:
-        free = self.cluster.cells[:, : self.cluster.num_devices].sum()
-        busy = (self.cluster.gpu_units - int(free)) / 10_000
-        self.timeline.append((self.now_s, busy, self.backlog_gpus))
+    def _charge_restart(self, index: int, workers: int) -> None:
+        gang = gang_of(self.jobs[index].num_gpus, gpus_per_node=self.machines.gpus_per_node)
+        self.fates[index].lost_gpu_s += self.restart_cost_s * gang.worker.gpus * workers
 
     def _outcome(self) -> Outcome:
-        times, busy, backlog = np.array(self.timeline).T if self.timeline else np.zeros((3, 0))
-        return Outcome(
-            self.policy.name, self.fates, self.cluster.gpu_units / 10_000, self.cycles, times, busy, np.maximum(backlog, 0.0)
-        )
+        times, busy, backlog = np.array(self.timeline).reshape(-1, 3).T
+        num_gpus = self.ledger.cluster.gpu_units / UNIT
+        return Outcome(self.policy.name, self.fates, num_gpus, self.cycles, times, busy, backlog)
 
 
 def _estimates(jobs: Sequence[TraceJob], error: float, *, seed: int, is_oracle: bool) -> list[float]:
