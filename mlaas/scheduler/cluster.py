@@ -43,6 +43,8 @@ class CompiledGang:
     """Units of one GPU of each worker; 0 with whole GPUs."""
     scalars: tuple[tuple[int, int], ...]
     """(column, units) of each worker."""
+    demand: Ints
+    """Units of each of the cluster's `resources` that a worker takes."""
     mask: Bools
     """Nodes whose labels and devices suit, drained ones left out."""
     domains: Ints | None
@@ -76,6 +78,7 @@ class ClusterIndex:
         self.num_devices = max((int(amount.get("GPU", 0.0)) for amount in amounts), default=0)
         names = sorted({name for amount in amounts for name in amount} - {"GPU"})
         self.scalar_column = {name: self.num_devices + column for column, name in enumerate(names)}
+        self.resources = ("GPU", *names)
         self.capacity = np.zeros((len(self.nodes), self.num_devices + len(names)), dtype=np.int64)
         for row, amount in enumerate(amounts):
             self.capacity[row, : int(amount.get("GPU", 0.0))] = UNIT
@@ -120,12 +123,12 @@ class ClusterIndex:
         return Placement(tuple((self.nodes[row].name, count) for row, count in allocation.nodes))
 
     def _compiled(self, gang: Gang) -> CompiledGang:
-        demand = gang.worker.amounts()
-        gpu = units(demand.pop("GPU", 0.0))
+        asked = gang.worker.amounts()
+        gpu = units(asked.get("GPU", 0.0))
         wanted = set(gang.labels)
         mask = np.array([node.schedulable and wanted <= set(node.labels) for node in self.nodes], dtype=bool)
         scalars = []
-        for name, amount in sorted(demand.items()):
+        for name, amount in sorted(asked.items() - {('GPU', asked.get('GPU'))}):
             column = self.scalar_column.get(name)
             if column is None:
                 mask &= False
@@ -137,6 +140,7 @@ class ClusterIndex:
             devices=gpu // UNIT if whole else 0,
             fraction=0 if whole else gpu,
             scalars=tuple(scalars),
+            demand=np.array([units(asked.get(name, 0.0)) for name in self.resources], dtype=np.int64),
             mask=mask,
             domains=None if gang.topology is None else self._domains(gang.topology),
         )

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 """Waiting workloads sorted at a time; most cycles place a few."""
+MOST_ROOMS = 50
+"""Gangs that others yield for in one cycle. It bounds the cycle; the next one, a moment later, goes on."""
 
 
 def decide(snapshot: Snapshot, policy: SchedulingPolicy) -> Decision:
@@ -67,6 +69,7 @@ class _Cycle:
         self.gone: set[int] = set()
         self.placed: list[tuple[Allocation, float]] = []
         self.passed_over = False
+        self.rooms = 0
         pending = snapshot.pending
         self.gang = pending.ints_of("gang")
         self.queue = pending.ints_of("queue")
@@ -144,14 +147,14 @@ class _Cycle:
     def _start(self, row: int) -> bool:
         """Start a workload if it may, with all that this takes; False when it stays."""
         gang, workers = self._gang(row), int(self.snapshot.pending.ints_of("workers")[row])
-        need = self.snapshot.need(gang, workers) if self.is_limited else None
+        need = workers * gang.demand if self.is_limited else None
         within_quota = need is None or self.usage.fits(int(self.queue[row]), need)
         if within_quota:
             nodes = self._fitting(row, gang, workers)
             if nodes is not None:
                 self._place(row, gang, nodes, "fits beside the reservation" if self.outlasts(row) else "fits")
                 return True
-        if self.yielders is not None and (self.is_limited or self.ranks[row] > self.yielders.floor):
+        if self.yielders is not None and self.rooms < MOST_ROOMS and (self.is_limited or self.ranks[row] > self.yielders.floor):
             room = self.yielders.room_for(self, row, gang, workers)
             if room is not None:
                 self._yield_and_place(row, gang, room)
@@ -184,12 +187,13 @@ class _Cycle:
             self.reservation.spare.narrow(self.free, allocation)
         if self.is_limited:
             workers = sum(count for _, count in nodes)
-            self.usage.charge(int(self.queue[row]), self.snapshot.need(gang, workers))
+            self.usage.charge(int(self.queue[row]), workers * gang.demand)
         self.placed.append((allocation, self.snapshot.now_s + float(self.runtime_s[row])))
         placement = self.snapshot.cluster.placement(allocation)
         self.actions.append(Place(self.snapshot.pending.ids[row], placement, reason, after))
 
     def _yield_and_place(self, row: int, gang: CompiledGang, room: Room) -> None:
+        self.rooms += 1
         running, cluster = self.snapshot.running, self.snapshot.cluster
         workload_id = self.snapshot.pending.ids[row]
         for victim in room.shrunk:
@@ -221,7 +225,7 @@ class _Cycle:
         if self.is_limited:
             gang = self.snapshot.cluster.gangs[running.ints_of("gang")[victim]]
             given = int(running.ints_of("workers")[victim]) - keep_workers
-            self.usage.charge(int(running.ints_of("queue")[victim]), -self.snapshot.need(gang, given))
+            self.usage.charge(int(running.ints_of("queue")[victim]), -given * gang.demand)
 
     def _stay(self, row: int, *, within_quota: bool = True) -> None:
         """Pass a workload over; the first that quota does not hold back gets the reservation."""
@@ -319,7 +323,7 @@ class _Yielders:
         if cycle.head is not None and cycle.reservation is None:
             cycle.reserve_for_head()
             eligible = self._eligible(cycle, row, gang, workers)
-        claim = Claim(gang, workers, int(cycle.queue[row]), cycle.snapshot.need(gang, workers), eligible)
+        claim = Claim(gang, workers, int(cycle.queue[row]), workers * gang.demand, eligible)
         return make_room(
             claim, cycle.cells_for(row), cycle.usage if cycle.is_limited else None, cycle.snapshot.running,
             order=self.order, needs=self.needs, min_workers=self.min_workers,
@@ -331,7 +335,7 @@ class _Yielders:
         eligible = self.askable & (running.ints_of("priority") <= pending.ints_of("priority")[row])
         if cycle.is_limited:
             queue = int(cycle.queue[row])
-            entitled = cycle.usage.is_entitled(queue, cycle.snapshot.need(gang, workers))
+            entitled = cycle.usage.is_entitled(queue, workers * gang.demand)
             mine = running.ints_of("queue") == queue
             eligible &= (mine & below) | (self.borrowed & ~mine & (below | entitled))
         else:
@@ -349,7 +353,7 @@ class _Yielders:
         if not snapshot.queues.is_limited:
             return np.zeros((len(running), len(snapshot.queues.resources)), dtype=np.int64)
         sizes = zip(running.ints_of("gang"), running.ints_of("workers"), strict=True)
-        return np.array([snapshot.need(snapshot.cluster.gangs[gang], int(size)) for gang, size in sizes])
+        return np.array([snapshot.cluster.gangs[gang].demand * int(size) for gang, size in sizes])
 
 
 def _may_fit(free: Free, gang: CompiledGang) -> bool:

@@ -48,7 +48,7 @@ def grow(snapshot: Snapshot, free: Free, usage: Usage, *, gone: AbstractSet[int]
         if nodes is None or not _stays_together(snapshot, gang, row, nodes):
             continue
         free.take(free.allocate(gang, nodes))
-        usage.charge(int(running.ints_of("queue")[row]), snapshot.need(gang, more))
+        usage.charge(int(running.ints_of("queue")[row]), more * gang.demand)
         names = snapshot.cluster.nodes
         counts = dict(snapshot.cluster.placement(running.allocations[running.ids[row]]).workers)
         for node, count in nodes:
@@ -62,7 +62,7 @@ def _affordable(snapshot: Snapshot, free: Free, usage: Usage, gang: CompiledGang
     running = snapshot.running
     more = min(gang.gang.max_workers - int(running.ints_of("workers")[row]), most_workers(free, gang))
     queue = int(running.ints_of("queue")[row])
-    while more > 0 and not usage.fits(queue, snapshot.need(gang, more)):
+    while more > 0 and not usage.fits(queue, more * gang.demand):
         more -= 1
     return more
 

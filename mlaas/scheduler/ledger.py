@@ -56,7 +56,7 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self.cluster = ClusterIndex(self.nodes)
-        self.tree = QueueTree(self.queues, ["GPU", *self.cluster.scalar_column])
+        self.tree = QueueTree(self.queues, self.cluster.resources)
         self.average_share = np.zeros(len(self.queues))
 
     def snapshot(self) -> Snapshot:

@@ -254,7 +254,7 @@ def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
     for row in np.unique(queue):
         mine = np.flatnonzero(queue == row)
         mine = mine[np.argsort(-value[mine], kind="stable")]
-        needs = [snapshot.need(snapshot.cluster.gangs[table.ints_of("gang")[i]], int(table.ints_of("workers")[i])) for i in mine]
+        needs = [snapshot.cluster.gangs[table.ints_of("gang")[i]].demand * table.ints_of("workers")[i] for i in mine]
         result[mine] = (np.cumsum(needs, axis=0) > tree.entitlement[row]).any(axis=1)
     return result
 
@@ -283,12 +283,12 @@ def _entitled_pending(snapshot: Snapshot) -> Bools:
     table, tree = snapshot.pending, snapshot.queues
     if not tree.is_limited:
         return np.zeros(len(table), dtype=bool)
-    usage = tree.usage(usage_by_leaf(snapshot))
+    usage, gangs = tree.usage(usage_by_leaf(snapshot)), snapshot.cluster.gangs
     pairs, inverse = np.unique(
         np.stack([table.ints_of("queue"), table.ints_of("gang")]), axis=1, return_inverse=True
     )
     known = [
-        usage.is_entitled(int(queue), snapshot.need(snapshot.cluster.gangs[gang], snapshot.cluster.gangs[gang].gang.min_workers))
+        usage.is_entitled(int(queue), gangs[gang].gang.min_workers * gangs[gang].demand)
         for queue, gang in pairs.T
     ]
     return np.array(known, dtype=bool)[inverse.reshape(-1)]
@@ -300,7 +300,7 @@ def usage_by_leaf(snapshot: Snapshot) -> Ints:
     usage = np.zeros((len(tree.queues), len(tree.resources)), dtype=np.int64)
     gangs, inverse = np.unique(table.ints_of("gang"), return_inverse=True)
     if len(gangs):
-        per_worker = np.array([snapshot.need(snapshot.cluster.gangs[gang], 1) for gang in gangs])
+        per_worker = np.array([snapshot.cluster.gangs[gang].demand for gang in gangs])
         np.add.at(usage, table.ints_of("queue"), per_worker[inverse] * table.ints_of("workers")[:, None])
     return usage
 

@@ -84,47 +84,48 @@ class QueueTree:
 
 
 class Usage:
-    """What the queues use, while a plan charges and refunds them."""
+    """What the queues use, while a plan charges and refunds them.
+
+    Plain integers: a plan asks thousands of times about two or three resources, where arrays would cost more than they save.
+    """
 
     def __init__(self, tree: QueueTree, by_leaf: Ints, total: Ints) -> None:
         self.tree = tree
         self.by_leaf = by_leaf
-        self.total = total
-
-    def copy(self) -> Usage:
-        """Return an independent copy."""
-        return Usage(self.tree, self.by_leaf.copy(), self.total.copy())
+        self._total: list[list[int]] = total.tolist()
+        self._kept: list[list[int]] = tree.kept.tolist()
+        self._lent: list[list[int]] = tree.lent.tolist()
+        self._quota: list[list[int]] = tree.quota.tolist()
+        self._limit: list[list[int]] = tree.borrowing_limit.tolist()
 
     def charge(self, row: int, need: Ints) -> None:
         """Add usage to a queue; a negative `need` refunds it."""
         self.by_leaf[row] += need
-        for node in self.tree.path(row):
-            before = np.maximum(self.total[node] - self.tree.kept[node], 0)
-            self.total[node] += need
-            need = np.maximum(self.total[node] - self.tree.kept[node], 0) - before
+        path = self.tree.path(row)
+        for column, amount in enumerate(need.tolist()):
+            for node in path:
+                total, kept = self._total[node], self._kept[node][column]
+                before = max(total[column] - kept, 0)
+                total[column] += amount
+                amount = max(total[column] - kept, 0) - before
 
-    def available(self, row: int) -> Ints:
-        """Return how many more units the queue may use, its own and what it may borrow."""
-        tree = self.tree
-        if tree.parent[row] < 0:
-            return np.where(tree.quota[row] >= INFINITE, INFINITE, tree.quota[row] - self.total[row])
-        beyond = np.maximum(self.total[row] - tree.kept[row], 0)
-        upward = self.available(tree.parent[row])
-        limit = tree.borrowing_limit[row]
-        bounded = np.where(limit >= INFINITE, INFINITE, tree.lent[row] - beyond + limit)
-        own: Ints = np.maximum(tree.kept[row] - self.total[row], 0) + np.minimum(upward, bounded)
-        return own
+    def available(self, row: int, column: int) -> int:
+        """Return how many more units of a resource the queue may use, its own and what it may borrow."""
+        parent, used, quota = self.tree.parent[row], self._total[row][column], self._quota[row][column]
+        if parent < 0:
+            return int(INFINITE) if quota >= INFINITE else quota - used
+        kept, limit = self._kept[row][column], self._limit[row][column]
+        upward = self.available(parent, column)
+        if limit < INFINITE:
+            upward = min(upward, self._lent[row][column] - max(used - kept, 0) + limit)
+        return max(kept - used, 0) + upward
 
     def fits(self, row: int, need: Ints) -> bool:
         """Return whether the queue may use `need` more."""
-        return bool((need <= np.where(need > 0, self.available(row), INFINITE)).all())
+        return all(amount <= self.available(row, column) for column, amount in enumerate(need.tolist()) if amount > 0)
 
     def is_entitled(self, row: int, need: Ints) -> bool:
         """Return whether `need` more stays within the queue's own guarantee of every resource that has one."""
-        within = self.total[row] + need <= self.tree.entitlement[row]
+        within = np.array(self._total[row]) + need <= self.tree.entitlement[row]
         named = self.tree.guarantee[row] > 0
         return bool(named.any()) and bool(within[named].all())
-
-    def is_borrowing(self, row: int) -> bool:
-        """Return whether the queue uses more of any resource than it is guaranteed."""
-        return bool((self.total[row] > self.tree.entitlement[row]).any())
