@@ -31,7 +31,9 @@ def main() -> None:
     rows = []
     for state in ("empty", "full", "half_freed"):
         for policy in ("fifo", "easy", "sjf", "las", "fair", "mlaas"):
-            rows.append(measure(state, policy, nodes=arguments.nodes, pending=arguments.pending, rounds=arguments.rounds))
+            rows.append(
+                measure(state, policy, nodes=arguments.nodes, pending=arguments.pending, rounds=arguments.rounds)
+            )
             print(rows[-1])
     write_result("decision_cycle", rows)
 
@@ -59,10 +61,13 @@ def measure(state: str, policy: str, *, nodes: int, pending: int, rounds: int) -
 
 
 def build(state: str, *, nodes: int, pending: int) -> Ledger:
-    """Return a cluster in racks with quotas, and its queue; `full` has all GPUs taken, `half_freed` has just lost every other gang."""
+    """Return a cluster in racks with quotas, and its queue; `full` has all GPUs taken, `half_freed` has just lost
+    every other gang.
+    """
     rng = np.random.default_rng(7)
     machines = [
-        Node(f"n{number:04}", Resources(gpus=8, cpus=96.0), labels=(("rack", f"r{number // 20}"),)) for number in range(nodes)
+        Node(f"n{number:04}", Resources(gpus=8, cpus=96.0), labels=(("rack", f"r{number // 20}"),))
+        for number in range(nodes)
     ]
     guarantee = nodes * 8 // (2 * TENANTS)
     queues = [Queue("org"), *(Queue(f"t{n}", parent="org", guarantee=(("GPU", float(guarantee)),)) for n in range(TENANTS)),

@@ -17,7 +17,11 @@ FOLDER = Path(__file__).parent / "results"
 def write_result(name: str, figures: object) -> None:
     """Write `results/<name>.json` beside this file."""
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
     ).stdout.strip()
     document = {
         "command": " ".join(["python", *sys.argv]),

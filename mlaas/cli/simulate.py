@@ -27,7 +27,8 @@ def simulate(
         str, typer.Option(help="fifo, easy, sjf, las, fair, srsf-oracle or mlaas; several, with commas, are compared.")
     ] = "mlaas",
     estimate_error: Annotated[
-        float, typer.Option(help="Runtimes without an estimate are estimated off by this log-normal factor; 1 = exactly.")
+        float,
+        typer.Option(help="Runtimes without an estimate are estimated off by this log-normal factor; 1 = exactly."),
     ] = 3.0,
     restart_cost_s: Annotated[
         float, typer.Option(help="Seconds that each preemption costs on all GPUs of the job.")
@@ -79,13 +80,17 @@ def _show(reports: list[Report]) -> None:
     from mlaas.scheduler.simulate.report import figures
 
     table = Table("", *(report.policy for report in reports))
-    columns = [{key: value for key, value in figures(report).items() if key not in ("policy", "tenants")} for report in reports]
+    columns = [
+        {key: value for key, value in figures(report).items() if key not in ("policy", "tenants")} for report in reports
+    ]
     for key in columns[0]:
         table.add_row(key, *(_text(column[key]) for column in columns))
     console.print(table)
     tenants = Table("tenant", "jobs", *(f"slowdown {report.policy}" for report in reports))
     for number, tenant in enumerate(reports[0].tenants):
-        tenants.add_row(tenant.tenant, str(tenant.jobs), *(f"{report.tenants[number].slowdown:,.1f}" for report in reports))
+        tenants.add_row(
+            tenant.tenant, str(tenant.jobs), *(f"{report.tenants[number].slowdown:,.1f}" for report in reports)
+        )
     console.print(tenants)
 
 

@@ -1,8 +1,8 @@
 """Nodes as arrays of resource cells, and gangs compiled against them.
 
-Each node is a row. Its first columns are its GPUs, one cell for each device, because a fraction of a GPU lies on one device: two halves
-free on two devices do not hold a worker of 0.8. The other columns are its CPUs, memory and custom resources. A cell holds units: 10,000
-to one GPU or CPU.
+Each node is a row. Its first columns are its GPUs, one cell for each device, because a fraction of a GPU lies on one
+device: two halves free on two devices do not hold a worker of 0.8. The other columns are its CPUs, memory and custom
+resources. A cell holds units: 10,000 to one GPU or CPU.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class ClusterIndex:
         wanted = set(gang.labels)
         mask = np.array([node.schedulable and wanted <= set(node.labels) for node in self.nodes], dtype=bool)
         scalars = []
-        for name, amount in sorted(asked.items() - {('GPU', asked.get('GPU'))}):
+        for name, amount in sorted(asked.items() - {("GPU", asked.get("GPU"))}):
             column = self.scalar_column.get(name)
             if column is None:
                 mask &= False
@@ -223,7 +223,7 @@ class Free:
             self.whole[row] = np.count_nonzero(self.cells[row, : self.num_devices] == UNIT)
 
     def _devices(self, gang: CompiledGang, row: int, count: int) -> list[int]:
-        """Devices of one node for `count` workers: whole ones from the left, fractions where they leave the least over."""
+        """Devices of one node for `count` workers: whole ones from the left, fractions where the least stays over."""
         left = self.cells[row, : self.num_devices]
         if gang.devices:
             return [int(device) for device in np.flatnonzero(left == UNIT)[: count * gang.devices]]

@@ -1,10 +1,11 @@
 """One scheduling decision: live, in a dry run, in `explain` and in a simulation.
 
-It walks the waiting workloads in the policy's order. Each one starts if its quota and the free cells allow; if not, and the policy lets it,
-others shrink or yield for it; if not, the first such workload gets a reservation and the rest may only pass where they do not delay it. What
-is idle in the end goes to elastic gangs.
+It walks the waiting workloads in the policy's order. Each one starts if its quota and the free cells allow; if not,
+and the policy lets it, others shrink or yield for it; if not, the first such workload gets a reservation and the rest
+may only pass where they do not delay it. What is idle in the end goes to elastic gangs.
 
-A gang that does not fit rules out every later one of the same shape in the same queue, so a cycle costs what it places, not what waits.
+A gang that does not fit rules out every later one of the same shape in the same queue, so a cycle costs what it
+places, not what waits.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class _Cycle:
         ranks = policy.ranks(snapshot)
         self.ranks = ranks.pending
         self.runtime_s = policy.pending_runtime_s(snapshot)
-        self.yielders = _Yielders(snapshot, policy, ranks.running) if policy.margin is not None and len(snapshot.running) else None
+        self.yielders = (
+            _Yielders(snapshot, policy, ranks.running) if policy.margin is not None and len(snapshot.running) else None
+        )
 
     @cached_property
     def usage(self) -> Usage:
@@ -154,7 +157,11 @@ class _Cycle:
             if nodes is not None:
                 self._place(row, gang, nodes, "fits beside the reservation" if self.outlasts(row) else "fits")
                 return True
-        if self.yielders is not None and self.rooms < MOST_ROOMS and (self.is_limited or self.ranks[row] > self.yielders.floor):
+        if (
+            self.yielders is not None
+            and self.rooms < MOST_ROOMS
+            and (self.is_limited or self.ranks[row] > self.yielders.floor)
+        ):
             room = self.yielders.room_for(self, row, gang, workers)
             if room is not None:
                 self._yield_and_place(row, gang, room)
@@ -171,7 +178,7 @@ class _Cycle:
         return find_nodes(self.cells_for(row), gang, workers=workers) if self.outlasts(row) else nodes
 
     def cells_for(self, row: int) -> Free:
-        """Free cells that a workload may use: all of them if it ends before the reservation begins, else those beside it."""
+        """Free cells that a workload may use: all if it ends before the reservation begins, else those beside it."""
         return self.reservation.spare if self.reservation is not None and self.outlasts(row) else self.free
 
     def outlasts(self, row: int) -> bool:
@@ -216,7 +223,10 @@ class _Cycle:
         return f"{standing} and ranks {other:.2f}, below {self.snapshot.pending.ids[row]} with {rank:.2f}"
 
     def _give_back(self, victim: int, *, keep_workers: int) -> None:
-        """Free a running gang's cells and quota; its cells are beside the reservation if the reservation did not count on them."""
+        """Free a running gang's cells and quota.
+
+        Its cells are spare beside the reservation only if the reservation did not count on them.
+        """
         running = self.snapshot.running
         allocation = running.allocations[running.ids[victim]]
         self.free.give(allocation, keep_workers=keep_workers)
@@ -243,7 +253,10 @@ class _Cycle:
         self.blocked.append(Wait(workload_id, WaitCode.RESOURCES, "first in line, and does not fit on what is free"))
 
     def reserve_for_head(self) -> None:
-        """Reserve capacity for the first in line. Only called when something could pass it: otherwise there is nothing to hold."""
+        """Reserve capacity for the first in line.
+
+        Only called when something could pass it: otherwise there is nothing to hold.
+        """
         if self.reservation is not None or self.head is None:
             return
         gang, workers = self._gang(self.head), int(self.snapshot.pending.ints_of("workers")[self.head])
@@ -281,13 +294,13 @@ class _Cycle:
 
     def _hopeless(self, row: int, rest: Ints) -> Bools:
         """Later rows that cannot start because this one could not: same gang and queue, and as long or longer."""
-        same = (self.gang[rest] == self.gang[row]) & ((self.queue[rest] == self.queue[row]) | (not self.is_limited))
-        if self.reservation is None:
-            hopeless: Bools = same
-            return hopeless
-        passes = self.snapshot.now_s + self.runtime_s <= self.reservation.start_s
-        hopeless = same & (passes[rest] <= passes[row])
-        return hopeless
+        same: Bools = (self.gang[rest] == self.gang[row]) & (
+            (self.queue[rest] == self.queue[row]) | (not self.is_limited)
+        )
+        if self.reservation is not None:
+            passes = self.snapshot.now_s + self.runtime_s <= self.reservation.start_s
+            same &= passes[rest] <= passes[row]
+        return same
 
     def _gang(self, row: int) -> CompiledGang:
         return self.snapshot.cluster.gangs[self.gang[row]]

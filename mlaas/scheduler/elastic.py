@@ -30,14 +30,9 @@ def grow(snapshot: Snapshot, free: Free, usage: Usage, *, gone: AbstractSet[int]
         gone: Running rows that shrink or yield in this cycle.
     """
     running = snapshot.running
-    elastic = [
-        row
-        for row, workload in enumerate(running.workloads)
-        if workload.gang.is_elastic
-        and row not in gone
-        and running.ints_of("workers")[row] < workload.gang.max_workers
-        and running.floats_of("protected_until_s")[row] <= snapshot.now_s
-    ]
+    smaller = running.ints_of("workers") < running.ints_of("max_workers")
+    settled = running.floats_of("protected_until_s") <= snapshot.now_s
+    elastic = [int(row) for row in np.flatnonzero(smaller & settled) if int(row) not in gone]
     elastic.sort(key=lambda row: (running.floats_of("speed")[row], running.ints_of("sequence")[row]))
     grown = []
     for row in elastic:

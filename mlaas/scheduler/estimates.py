@@ -1,8 +1,9 @@
 """What is believed of a runtime: a stated estimate, corrected by history and by the time a run has already taken.
 
-A belief is a log-normal distribution of the total runtime. Its parameters come from a regression of true runtimes on estimates, learned
-from what has finished, so an estimate that is always three times too short is read as three times longer, and one that says nothing
-is read as nothing. Conditioning on the time already run does the rest: a run past its estimate is expected to take longer and longer.
+A belief is a log-normal distribution of the total runtime. Its parameters come from a regression of true runtimes on
+estimates, learned from what has finished, so an estimate that is always three times too short is read as three times
+longer, and one that says nothing is read as nothing. Conditioning on the time already run does the rest: a run past
+its estimate is expected to take longer and longer.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ class _Moments:
 
 @dataclass
 class History:
-    """Runtimes of what has finished, as running moments. It grows by `observe`; a snapshot holds beliefs already drawn from it."""
+    """Runtimes of what has finished, as running moments.
+
+    It grows by `observe`; a snapshot holds beliefs already drawn from it.
+    """
 
     _pairs: _Moments = field(default_factory=_Moments)
     _estimates: _Moments = field(default_factory=_Moments)
@@ -133,16 +137,18 @@ class Outlook:
 def outlook(log_median: Floats, sigma: Floats, attained_s: Floats) -> Outlook:
     """Return what is expected of each run, given that it has not finished in the `attained_s` it has had.
 
-    The Gittins index is that of the best horizon: the chance to finish within it over the time expected to be spent on it. Serving the
-    highest first is optimal for mean completion time on one server when runtimes are known only as distributions. With exact estimates it is
-    shortest remaining time first; with useless ones it favours what has run least.
+    The Gittins index is that of the best horizon: the chance to finish within it over the time expected to be spent
+    on it. Serving the highest first is optimal for mean completion time on one server when runtimes are known only as
+    distributions. With exact estimates it is shortest remaining time first; with useless ones it favours what has run
+    least.
 
     Args:
         log_median: Log of the median runtime of each run's belief.
         sigma: Spread of each belief in log units, on the grid of `SIGMAS`.
         attained_s: Time each has run.
 
-    Source: Gittins, "Bandit processes and dynamic allocation indices", JRSS B 1979; Scully et al., "The Gittins policy", 2021.
+    Source: Gittins, "Bandit processes and dynamic allocation indices", JRSS B 1979; Scully et al., "The Gittins
+    policy", 2021.
     """
     log_x = np.log(np.maximum(attained_s, 1e-3)) - log_median
     position = ((log_x - _LOG_X[0]) / (_LOG_X[1] - _LOG_X[0])).clip(0.0, len(_LOG_X) - 1.001)
@@ -153,7 +159,8 @@ def outlook(log_median: Floats, sigma: Floats, attained_s: Floats) -> Outlook:
     start = row * len(_LOG_X) + column
     log_rate = rates.take(start) * (1.0 - part) + rates.take(start + 1) * part
     log_residual = residuals.take(start) * (1.0 - part) + residuals.take(start + 1) * part
-    return Outlook(np.exp(log_rate - log_median), np.exp(log_median - log_residual))
+    scale = log_median + np.maximum(log_x - _LOG_X[-1], 0.0)
+    return Outlook(np.exp(log_rate - scale), np.exp(scale - log_residual))
 
 
 def exceeded(estimate_s: Floats, attained_s: Floats) -> Floats:
@@ -170,7 +177,10 @@ def _on_grid(sigma: float) -> float:
 
 @lru_cache(maxsize=1)
 def _curves() -> tuple[Floats, Floats]:
-    """Log Gittins index and log of one over the mean residual, for a median of one second: a row per spread, a column per age."""
+    """Log Gittins index and log of one over the mean residual, for a median of one second.
+
+    A row for each spread, a column for each age.
+    """
     pairs = [_curve(float(sigma)) for sigma in SIGMAS]
     return np.array([index for index, _ in pairs]), np.array([residual for _, residual in pairs])
 

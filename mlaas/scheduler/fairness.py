@@ -1,7 +1,7 @@
 """Dominant-resource fairness with decaying usage.
 
-A queue's usage is the dominant share that its gangs hold, averaged over the past with an exponential half-life: who has had little lately
-goes first, and old sins are forgotten.
+A queue's usage is the dominant share that its gangs hold, averaged over the past with an exponential half-life: who
+has had little lately goes first, and old sins are forgotten.
 
 Source: Ghodsi et al., "Dominant Resource Fairness", NSDI 2011; the half-life is that of Slurm's fair-share factor.
 """
@@ -30,7 +30,7 @@ def decayed(average: Floats, held: Floats, *, elapsed_s: float, half_life_s: flo
 
 def held_shares(queue: Ints, share: Floats, *, num_queues: int) -> Floats:
     """Return the dominant share that each queue's running gangs hold now."""
-    return np.bincount(queue, weights=share, minlength=num_queues)
+    return np.bincount(queue, weights=share, minlength=num_queues).astype(np.float64)
 
 
 def fair_shares(tree: QueueTree, active: Bools) -> Floats:
@@ -55,8 +55,8 @@ def fair_shares(tree: QueueTree, active: Bools) -> Floats:
 def boost(average: Floats, due: Floats, *, bound: float) -> Floats:
     """Return how much sooner each queue's work should go, as a log factor within plus or minus log `bound`.
 
-    It is the square root of what the queue is due over what it has had: a soft pull towards equal shares that never outweighs a difference
-    in urgency of more than `bound` squared.
+    It is the square root of what the queue is due over what it has had: a soft pull towards equal shares that never
+    outweighs a difference in urgency of more than `bound` squared.
     """
     ratio = (due + 1e-3) / (average + 1e-3)
     pull: Floats = (0.5 * np.log(ratio)).clip(-np.log(bound), np.log(bound))
@@ -64,7 +64,9 @@ def boost(average: Floats, due: Floats, *, bound: float) -> Floats:
 
 
 def virtual_start(queue: Ints, share: Floats, sequence: Ints, average: Floats, weight: Floats) -> Floats:
-    """Return when each waiting workload's turn comes in fair time: its queue's use and what waits before it there, over its weight.
+    """Return when each waiting workload's turn comes in fair time.
+
+    That is its queue's use and what waits before it there, over the queue's weight.
 
     Source: start-time fair queueing, Goyal et al., SIGCOMM 1996.
     """

@@ -1,7 +1,7 @@
 """What waits, what runs and what was used: the state that snapshots are taken of.
 
-The live scheduler and the simulator keep the same ledger and differ only in who tells it what happened. It knows no clock: each event comes
-with its time, and a clock that jumps back is taken as one that stood still.
+The live scheduler and the simulator keep the same ledger and differ only in who tells it what happened. It knows no
+clock: each event comes with its time, and a clock that jumps back is taken as one that stood still.
 """
 
 from __future__ import annotations
@@ -149,8 +149,9 @@ class Ledger:
         allocation = self._allocate(entry, placement)
         self.cluster.take(allocation)
         self.running.add(
-            entry.workload, allocation, sequence=entry.sequence, gang=entry.gang, queue=entry.queue, belief=entry.belief,
-            share=self._share(entry, placement.num_workers), progress=entry.progress, now_s=self.now_s,
+            entry.workload, allocation, sequence=entry.sequence, gang=entry.gang, queue=entry.queue,
+            belief=entry.belief, share=self._share(entry, placement.num_workers), progress=entry.progress,
+            now_s=self.now_s,
         )  # fmt: skip
 
     def _allocate(self, entry: _Entry, placement: Placement) -> Allocation:

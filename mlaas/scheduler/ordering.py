@@ -1,7 +1,7 @@
 """The scheduling policies: who goes first, and who may be asked to yield for whom.
 
-A policy ranks what waits and what runs on one scale, higher first. Everything else (quota, fit, reservation, choice of victims) is the same
-for all of them, so a comparison compares orders, not implementations.
+A policy ranks what waits and what runs on one scale, higher first. Everything else (quota, fit, reservation, choice
+of victims) is the same for all of them, so a comparison compares orders, not implementations.
 """
 
 from __future__ import annotations
@@ -47,10 +47,17 @@ class Ranks:
 class SchedulingPolicy(Protocol):
     """An order of workloads."""
 
-    name: str
-    blocked: Blocked
-    margin: float | None
-    """How far a waiting workload must rank above a running one to make it yield; None = it never does."""
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    def blocked(self) -> Blocked:
+        """What happens behind a workload that cannot start."""
+
+    @property
+    def margin(self) -> float | None:
+        """How far a waiting workload must rank above a running one to make it yield; None = it never does."""
 
     def ranks(self, snapshot: Snapshot) -> Ranks:
         """Return the rank of each waiting and each running row."""
@@ -72,21 +79,25 @@ class _Stated:
     margin: float | None = None
 
     def ranks(self, snapshot: Snapshot) -> Ranks:
+        """Rank what waits and what runs."""
         return Ranks(self._waiting(snapshot), np.zeros(len(snapshot.running)))
 
     def _waiting(self, snapshot: Snapshot) -> Floats:
         raise NotImplementedError
 
     def protected(self, snapshot: Snapshot) -> Bools:
+        """Return the running gangs that are left in peace now."""
         return is_protected(snapshot.running, snapshot.now_s)
 
     def pending_runtime_s(self, snapshot: Snapshot) -> Floats:
+        """Return how long each waiting workload is expected to run once placed."""
         table = snapshot.pending
         attained = table.floats_of("attained_s")
         left: Floats = exceeded(table.floats_of("estimate_s"), attained) - attained + table.floats_of("restart_s")
         return left
 
     def running_left_s(self, snapshot: Snapshot) -> Floats:
+        """Return how long each running gang is expected to go on."""
         table = snapshot.running
         attained = table.attained_s(snapshot.now_s)
         return _wall_s(exceeded(table.floats_of("estimate_s"), attained) - attained, table, snapshot.now_s)
@@ -135,6 +146,7 @@ class LeastAttainedService(_Stated):
     thresholds_gpu_s = (3_600.0, 36_000.0)
 
     def ranks(self, snapshot: Snapshot) -> Ranks:
+        """Rank what waits and what runs."""
         pending, running = snapshot.pending, snapshot.running
         return Ranks(
             self._ranks(pending, pending.floats_of("attained_s"), snapshot),
@@ -150,7 +162,7 @@ class LeastAttainedService(_Stated):
 
 
 class FairShare(_Stated):
-    """Least served queue first (dominant shares with decaying usage), first come first served in each; never interrupted."""
+    """Least served queue first (dominant shares, decaying usage), first come first served in each, uninterrupted."""
 
     name = "fair"
 
@@ -163,32 +175,38 @@ class FairShare(_Stated):
 
 
 class ShortestRemainingService(_Stated):
-    """Least remaining service first by stated estimates, preemptive at once. With true runtimes and free preemption: the oracle."""
+    """Least remaining service first by stated estimates, preemptive at once.
+
+    With true runtimes and free preemption it is the oracle.
+    """
 
     name = "srsf-oracle"
     margin = 0.0
 
     def ranks(self, snapshot: Snapshot) -> Ranks:
+        """Rank what waits and what runs."""
         return Ranks(
             _least_service(self.pending_runtime_s(snapshot), snapshot.pending.floats_of("share")),
             _least_service(self.running_left_s(snapshot), snapshot.running.floats_of("share")),
         )
 
     def protected(self, snapshot: Snapshot) -> Bools:
+        """Return the running gangs that are left in peace now."""
         return snapshot.running.ints_of("preemptible") == 0
 
 
 class MlaasPolicy:
     """The policy of this scheduler.
 
-    In this order: what has waited past its aging bound, the oldest first; priority; deadlines about to be missed; work that its queue is
-    guaranteed; then the rate at which a gang is likely to finish per share of the cluster that it takes (`estimates.service_rate`), pulled
-    towards queues that have had less than they are due. Whatever of this sets a waiting gang above a running one by more than `margin`
-    lets it make the other yield.
+    In this order: what has waited past its aging bound, the oldest first; priority; deadlines about to be missed;
+    work that its queue is guaranteed; then the rate at which a gang is likely to finish per share of the cluster that
+    it takes (`estimates.service_rate`), pulled towards queues that have had less than they are due. Whatever of this
+    sets a waiting gang above a running one by more than `margin` lets it make the other yield.
 
-    **Aging bound.** A workload that has waited `aging_s` in total, or `aging_stretch` times its expected runtime if that is longer, goes before
-    every workload of its priority or less that has not, holds the reservation, and is preempted by none of them. So what can still start
-    before it are the workloads that reached their own bound earlier, and those that end before its reserved start.
+    **Aging bound.** A workload that has waited `aging_s` in total, or `aging_stretch` times its expected runtime if
+    that is longer, goes before every workload of its priority or less that has not, holds the reservation, and is
+    preempted by none of them. So what can still start before it are the workloads that reached their own bound
+    earlier, and those that end before its reserved start.
     """
 
     name = "mlaas"
@@ -200,6 +218,7 @@ class MlaasPolicy:
     fairness_bound = 3.0
 
     def ranks(self, snapshot: Snapshot) -> Ranks:
+        """Rank what waits and what runs."""
         pending, running, now_s = snapshot.pending, snapshot.running, snapshot.now_s
         active = np.zeros(len(snapshot.queues.queues), dtype=bool)
         active[pending.ints_of("queue")] = True
@@ -211,16 +230,21 @@ class MlaasPolicy:
         return Ranks(self._ranks(pending, waiting, pull, now_s), self._ranks(running, on, pull, now_s))
 
     def protected(self, snapshot: Snapshot) -> Bools:
+        """Return the running gangs that are left in peace now."""
         return is_protected(snapshot.running, snapshot.now_s)
 
     def pending_runtime_s(self, snapshot: Snapshot) -> Floats:
+        """Return how long each waiting workload is expected to run once placed."""
         return snapshot.pending.floats_of("remaining_s")
 
     def running_left_s(self, snapshot: Snapshot) -> Floats:
+        """Return how long each running gang is expected to go on."""
         return _wall_s(_outlook(snapshot.running, snapshot.now_s).remaining_s, snapshot.running, snapshot.now_s)
 
     def _ranks(self, table: PendingTable | RunningTable, standing: _Standing, pull: Floats, now_s: float) -> Floats:
-        ranks = np.log(standing.rate / np.maximum(table.floats_of("share"), _LEAST_SHARE)) + pull[table.ints_of("queue")]
+        ranks = (
+            np.log(standing.rate / np.maximum(table.floats_of("share"), _LEAST_SHARE)) + pull[table.ints_of("queue")]
+        )
         deadline_s = table.floats_of("deadline_s")
         if np.isfinite(deadline_s).any():
             slack_s = deadline_s - now_s - standing.left_s
@@ -245,7 +269,7 @@ def _outlook(running: RunningTable, now_s: float) -> Outlook:
 
 
 def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
-    """Return which running gangs stand on capacity that their queue borrows: the least valuable ones above its guarantee."""
+    """Return which running gangs stand on borrowed capacity: the least valuable ones above their queue's guarantee."""
     table, tree = snapshot.running, snapshot.queues
     if not tree.is_limited:
         return np.ones(len(table), dtype=bool)
@@ -259,12 +283,16 @@ def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
     return result
 
 
-POLICIES: dict[str, SchedulingPolicy] = {
-    policy.name: policy
-    for policy in (
-        Fifo(), Easy(), ShortestJobFirst(), LeastAttainedService(), FairShare(), ShortestRemainingService(), MlaasPolicy(),
-    )
-}  # fmt: skip
+_ALL: tuple[SchedulingPolicy, ...] = (
+    Fifo(),
+    Easy(),
+    ShortestJobFirst(),
+    LeastAttainedService(),
+    FairShare(),
+    ShortestRemainingService(),
+    MlaasPolicy(),
+)
+POLICIES = {policy.name: policy for policy in _ALL}
 
 
 def policy_named(name: str) -> SchedulingPolicy:
@@ -284,12 +312,9 @@ def _entitled_pending(snapshot: Snapshot) -> Bools:
     if not tree.is_limited:
         return np.zeros(len(table), dtype=bool)
     usage, gangs = tree.usage(usage_by_leaf(snapshot)), snapshot.cluster.gangs
-    pairs, inverse = np.unique(
-        np.stack([table.ints_of("queue"), table.ints_of("gang")]), axis=1, return_inverse=True
-    )
+    pairs, inverse = np.unique(np.stack([table.ints_of("queue"), table.ints_of("gang")]), axis=1, return_inverse=True)
     known = [
-        usage.is_entitled(int(queue), gangs[gang].gang.min_workers * gangs[gang].demand)
-        for queue, gang in pairs.T
+        usage.is_entitled(int(queue), gangs[gang].gang.min_workers * gangs[gang].demand) for queue, gang in pairs.T
     ]
     return np.array(known, dtype=bool)[inverse.reshape(-1)]
 

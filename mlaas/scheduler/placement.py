@@ -17,8 +17,9 @@ _NO_NODE = np.int64(2**60)
 def find_nodes(free: Free, gang: CompiledGang, *, workers: int) -> list[tuple[int, int]] | None:
     """Return (node, workers) for a gang of `workers`, or None when it does not fit whole.
 
-    One worker goes where the fewest whole GPUs stay behind, so that free nodes stay free for wide gangs; more workers go on as few nodes
-    as possible, or as many, by the gang's strategy. With a topology the smallest domain that holds the gang gets it.
+    One worker goes where the fewest whole GPUs stay behind, so that free nodes stay free for wide gangs; more workers
+    go on as few nodes as possible, or as many, by the gang's strategy. With a topology the smallest domain that holds
+    the gang gets it.
     """
     slots = free.slots(gang)
     if gang.domains is not None:

@@ -1,8 +1,9 @@
 """Who shrinks or yields so that a gang can start.
 
-Elastic gangs shrink before any gang yields. Then capacity goes from the least valuable up: borrowed before guaranteed, lower priority before
-higher, lower rank before higher, and among equals the gang whose restart wastes the least. Taken is the shortest run of that order that
-makes room, less everyone in it who turns out not to be needed: the most valuable gang that has to yield is the least valuable it can be.
+Elastic gangs shrink before any gang yields. Then capacity goes from the least valuable up: borrowed before
+guaranteed, lower priority before higher, lower rank before higher, and among equals the gang whose restart wastes the
+least. Taken is the shortest run of that order that makes room, less everyone in it who turns out not to be needed:
+the most valuable gang that has to yield is the least valuable it can be.
 """
 
 from __future__ import annotations
@@ -62,9 +63,7 @@ class _Units:
     """Units of the resources that quotas know, for each unit."""
 
 
-def preference(
-    running: RunningTable, *, borrowed: Bools, ranks: Floats
-) -> Ints:
+def preference(running: RunningTable, *, borrowed: Bools, ranks: Floats) -> Ints:
     """Return the rows in the order in which they are asked to yield."""
     lost = running.floats_of("restart_s") * running.floats_of("share")
     coarse = np.round(2.0 * ranks)

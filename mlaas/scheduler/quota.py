@@ -1,7 +1,8 @@
 """Guarantees, borrowing and lending in a tree of queues.
 
-A queue may use its guarantee, and beyond it what its cohort's members lend and do not use. Amounts follow Kueue: a cohort's quota is what
-its children lend upwards and what it is guaranteed beyond their guarantees; usage beyond what a child keeps is charged to its parent.
+A queue may use its guarantee, and beyond it what its cohort's members lend and do not use. Amounts follow Kueue: a
+cohort's quota is what its children lend upwards and what it is guaranteed beyond their guarantees; usage beyond what
+a child keeps is charged to its parent.
 
 Source: Kueue, `pkg/cache/scheduler/resource_node.go` and KEP-79 (hierarchical cohorts).
 """
@@ -73,7 +74,9 @@ class QueueTree:
         return len(self.path(row))
 
     def _matrix(self, limits: Sequence[tuple[tuple[str, float], ...]], *, absent: int) -> Ints:
-        rows = [[units(named[name]) if name in named else absent for name in self.resources] for named in map(dict, limits)]
+        rows = [
+            [units(named[name]) if name in named else absent for name in self.resources] for named in map(dict, limits)
+        ]
         return np.array(rows, dtype=np.int64).reshape(len(limits), len(self.resources))
 
     def _named_below(self, root: int) -> Bools:
@@ -86,7 +89,8 @@ class QueueTree:
 class Usage:
     """What the queues use, while a plan charges and refunds them.
 
-    Plain integers: a plan asks thousands of times about two or three resources, where arrays would cost more than they save.
+    Plain integers: a plan asks thousands of times about two or three resources, where arrays would cost more than
+    they save.
     """
 
     def __init__(self, tree: QueueTree, by_leaf: Ints, total: Ints) -> None:

@@ -1,7 +1,7 @@
 """Workloads that wait and workloads that run, as columns.
 
-A table is an index that its owner (the live scheduler, the simulator) keeps up to date by `add` and `remove`, each in constant time, so
-that a snapshot of ten thousand workloads costs nothing to take. A decision only reads it.
+A table is an index that its owner (the live scheduler, the simulator) keeps up to date by `add` and `remove`, each in
+constant time, so that a snapshot of ten thousand workloads costs nothing to take. A decision only reads it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from mlaas.scheduler.types import Workload
 
 DEFAULT_MIN_RUNTIME_S = 300.0
-"""A gang is left in peace this long once placed, if it says nothing else: with a restart of a minute, a fifth is the most that restarts cost."""
+"""A gang is left in peace this long once placed, if it says nothing else: with a restart of a minute, a fifth is the
+most that restarts cost.
+"""
 RESTARTS_PER_MIN_RUNTIME = 5.0
 """A gang whose restart costs more is left in peace this many restarts long."""
 
@@ -44,7 +46,16 @@ class _Columns:
     floats: tuple[str, ...] = (
         "waited_s", "estimate_s", "log_median", "sigma", "attained_s", "share", "deadline_s", "restart_s",
     )  # fmt: skip
-    ints: tuple[str, ...] = ("sequence", "gang", "queue", "priority", "workers", "min_workers", "preemptible")
+    ints: tuple[str, ...] = (
+        "sequence",
+        "gang",
+        "queue",
+        "priority",
+        "workers",
+        "min_workers",
+        "max_workers",
+        "preemptible",
+    )
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -103,6 +114,7 @@ def _values(
         "queue": queue,
         "priority": workload.priority,
         "min_workers": workload.gang.min_workers,
+        "max_workers": workload.gang.max_workers,
         "preemptible": workload.preemptible,
         "estimate_s": np.exp(belief.log_median) if estimate is None else estimate,
         "log_median": belief.log_median,
@@ -115,13 +127,13 @@ def _values(
 
 
 class PendingTable(_Columns):
-    """Workloads that wait. `share` is the dominant share that the gang takes at its smallest size; `workers` that size."""
+    """Workloads that wait. `workers` and the dominant `share` are of the gang's smallest size."""
 
     floats = (*_Columns.floats, "rate", "remaining_s", "queued_s")
 
     def add(
-        self, workload: Workload, *, sequence: int, gang: int, queue: int, share: float, belief: Belief, progress: Progress,
-        now_s: float,
+        self, workload: Workload, *, sequence: int, gang: int, queue: int, share: float, belief: Belief, progress:
+        Progress, now_s: float,
     ) -> None:  # fmt: skip
         """Queue a workload. `sequence` orders workloads that are otherwise equal, the first accepted first."""
         values = _values(
@@ -153,7 +165,9 @@ class RunningTable(_Columns):
     def __init__(self) -> None:
         super().__init__()
         self.allocations: dict[str, Allocation] = {}
-        self._entries: dict[str, Ints] = {name: np.zeros(64, dtype=np.int64) for name in ("row", "cell", "amount", "worker")}
+        self._entries: dict[str, Ints] = {
+            name: np.zeros(64, dtype=np.int64) for name in ("row", "cell", "amount", "worker")
+        }
         self._positions: dict[str, Ints] = {}
         self._vacant: list[int] = list(range(63, -1, -1))
 
@@ -186,7 +200,7 @@ class RunningTable(_Columns):
         return self.allocations.pop(workload_id)
 
     def entries(self) -> tuple[Ints, Ints, Ints, Ints]:
-        """Return (row of the gang, cell, amount, worker of the gang) for each cell held; vacant entries have amount 0."""
+        """Return (row of the gang, cell, amount, its worker) for each cell held; vacant entries have amount 0."""
         held = self._entries
         return held["row"], held["cell"], held["amount"], held["worker"]
 
@@ -204,7 +218,9 @@ class RunningTable(_Columns):
         count = len(allocation.cells)
         while len(self._vacant) < count:
             size = len(self._entries["row"])
-            self._entries = {name: np.concatenate([array, np.zeros_like(array)]) for name, array in self._entries.items()}
+            self._entries = {
+                name: np.concatenate([array, np.zeros_like(array)]) for name, array in self._entries.items()
+            }
             self._vacant = [*range(2 * size - 1, size - 1, -1), *self._vacant]
         positions = np.array([self._vacant.pop() for _ in range(count)], dtype=np.int64)
         self._entries["row"][positions] = row

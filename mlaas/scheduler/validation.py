@@ -34,14 +34,16 @@ def check_workload(
         may_grow: Whether an autoscaler may add nodes; then a gang that does not fit today is accepted.
 
     Raises:
-        AdmissionError: an amount is negative, not a number, absurd or an impossible share; the queue is unknown; no node has a label; or the
-            gang is larger than the empty cluster, in which case the message names the largest that fits.
+        AdmissionError: an amount is negative, not a number, absurd or an impossible share; the queue is unknown; no
+            node has a label; or the gang is larger than the empty cluster, in which case the message names the
+            largest that fits.
     """
     _check_times(workload)
     _check_gang(workload)
     if workload.queue not in queues:
         raise AdmissionError(
-            "unknown_queue", f"{workload.id}: no queue {workload.queue!r}; there are {', '.join(sorted(queues)) or 'none'}"
+            "unknown_queue",
+            f"{workload.id}: no queue {workload.queue!r}; there are {', '.join(sorted(queues)) or 'none'}",
         )
     if not may_grow:
         _check_fit(workload, cluster)
@@ -66,7 +68,9 @@ def check_dependencies(depends_on: Mapping[str, Iterable[str]]) -> None:
                 done.add(path.pop())
             elif workload_id in path:
                 circle = " -> ".join([*path[path.index(workload_id) :], workload_id])
-                raise AdmissionError("cyclic_dependency", f"workloads wait for each other: {circle}; remove one of the links")
+                raise AdmissionError(
+                    "cyclic_dependency", f"workloads wait for each other: {circle}; remove one of the links"
+                )
             elif workload_id not in depends_on:
                 raise AdmissionError("unknown_dependency", f"{path[-1]} depends on {workload_id}, which does not exist")
             elif workload_id not in done:
@@ -79,9 +83,9 @@ def check_queues(queues: Sequence[Queue], nodes: Sequence[Node]) -> None:
     """Refuse queues that contradict each other or promise more than there is.
 
     Raises:
-        ConfigError: a name is used twice, a parent is unknown or its own ancestor, an amount is not a finite positive number, a weight is not
-            positive, children are guaranteed more than their cohort names, a lending limit exceeds what there is to lend, or all guarantees
-            together exceed the cluster.
+        ConfigError: a name is used twice, a parent is unknown or its own ancestor, an amount is not a finite positive
+            number, a weight is not positive, children are guaranteed more than their cohort names, a lending limit
+            exceeds what there is to lend, or all guarantees together exceed the cluster.
     """
     by_name = {queue.name: queue for queue in queues}
     if len(by_name) < len(queues):
@@ -105,13 +109,19 @@ def _check_times(workload: Workload) -> None:
         ("submitted_s", workload.submitted_s),
     ):
         if value is not None and not (math.isfinite(value) and value >= 0):
-            raise AdmissionError("bad_time", f"{workload.id}: {name} is {value}; it is a finite number of seconds, 0 or more")
+            raise AdmissionError(
+                "bad_time", f"{workload.id}: {name} is {value}; it is a finite number of seconds, 0 or more"
+            )
     if workload.estimate_s == 0:
         raise AdmissionError("bad_time", f"{workload.id}: estimate_s is 0; leave it out if the runtime is unknown")
     if abs(workload.priority) > MOST_PRIORITY:
-        raise AdmissionError("bad_priority", f"{workload.id}: priority {workload.priority} is not within ±{MOST_PRIORITY}")
+        raise AdmissionError(
+            "bad_priority", f"{workload.id}: priority {workload.priority} is not within ±{MOST_PRIORITY}"
+        )
     if workload.max_retries < 0:
-        raise AdmissionError("bad_retries", f"{workload.id}: max_retries is {workload.max_retries}; 0 means one attempt")
+        raise AdmissionError(
+            "bad_retries", f"{workload.id}: max_retries is {workload.max_retries}; 0 means one attempt"
+        )
 
 
 def _check_gang(workload: Workload) -> None:
@@ -130,12 +140,17 @@ def _check_resources(workload_id: str, worker: Resources) -> None:
     for name, amount in worker.amounts().items():
         most = MOST_MEMORY_BYTES if name == "memory" else MOST_OF_A_RESOURCE
         if not (math.isfinite(amount) and 0 < amount <= most):
-            raise AdmissionError("bad_resources", f"{workload_id}: {amount} {name} for each worker; it is above 0, at most {most:g}")
+            raise AdmissionError(
+                "bad_resources", f"{workload_id}: {amount} {name} for each worker; it is above 0, at most {most:g}"
+            )
         if amount < 1e-4:
-            raise AdmissionError("bad_resources", f"{workload_id}: {amount} {name} is finer than 1/10,000, the smallest amount")
+            raise AdmissionError(
+                "bad_resources", f"{workload_id}: {amount} {name} is finer than 1/10,000, the smallest amount"
+            )
     if worker.gpus > 1 and worker.gpus != int(worker.gpus):
         raise AdmissionError(
-            "bad_resources", f"{workload_id}: {worker.gpus} GPUs for each worker; above 1 it is a whole number, below 1 a share of one GPU"
+            "bad_resources",
+            f"{workload_id}: {worker.gpus} GPUs for each worker; it is whole, or a share below 1",
         )
 
 
@@ -147,14 +162,17 @@ def _check_fit(workload: Workload, cluster: ClusterIndex) -> None:
         if (key, value) not in present:
             values = sorted(have for name, have in present if name == key)
             raise AdmissionError(
-                "unknown_label", f"{workload.id}: no node has the label {key}={value}; values of {key}: {', '.join(values) or 'none'}"
+                "unknown_label",
+                f"{workload.id}: no node has the label {key}={value}; values of {key}: {', '.join(values) or 'none'}",
             )
     if gang.topology is not None and gang.topology not in {key for key, _ in present}:
         raise AdmissionError("unknown_label", f"{workload.id}: no node has the topology label {gang.topology!r}")
     compiled = cluster.gangs[cluster.compile(gang)]
     most = most_workers(cluster.empty(), compiled)
     if most < gang.min_workers:
-        raise AdmissionError("gang_too_large", f"{workload.id}: {gang.min_workers} workers of {_text(gang)}; {_largest(most)}")
+        raise AdmissionError(
+            "gang_too_large", f"{workload.id}: {gang.min_workers} workers of {_text(gang)}; {_largest(most)}"
+        )
 
 
 def _largest(most: int) -> str:
@@ -175,7 +193,9 @@ def _check_amounts(queue: Queue) -> None:
     ):
         for name, amount in limits:
             if not (math.isfinite(amount) and 0 <= amount <= MOST_MEMORY_BYTES):
-                raise ConfigError("bad_quota", f"queue {queue.name}: {field} of {name} is {amount}; it is a finite number, 0 or more")
+                raise ConfigError(
+                    "bad_quota", f"queue {queue.name}: {field} of {name} is {amount}; it is a finite number, 0 or more"
+                )
     if not (math.isfinite(queue.weight) and queue.weight > 0):
         raise ConfigError("bad_quota", f"queue {queue.name}: weight is {queue.weight}; it is above 0")
 
@@ -185,7 +205,9 @@ def _check_ancestry(queue: Queue, by_name: Mapping[str, Queue]) -> None:
     parent = queue.parent
     while parent is not None:
         if parent not in by_name:
-            raise ConfigError("unknown_queue", f"queue {seen[-1]}: no parent {parent!r}; define it, or leave `parent` out")
+            raise ConfigError(
+                "unknown_queue", f"queue {seen[-1]}: no parent {parent!r}; define it, or leave `parent` out"
+            )
         if parent in seen:
             raise ConfigError("cyclic_queues", f"queues are their own ancestors: {' -> '.join([*seen, parent])}")
         seen.append(parent)
@@ -198,13 +220,16 @@ def _check_cohort(queue: Queue, children: Sequence[Queue]) -> None:
     for name, amount in dict(queue.lending_limit).items():
         has = named.get(name, 0.0) + sum(dict(child.guarantee).get(name, 0.0) for child in children)
         if amount > has:
-            raise ConfigError("bad_quota", f"queue {queue.name}: lends {amount:g} {name} and is guaranteed {has:g}; lower `lending_limit`")
+            raise ConfigError(
+                "bad_quota",
+                f"queue {queue.name}: lends {amount:g} {name} and is guaranteed {has:g}; lower `lending_limit`",
+            )
     for name, amount in named.items():
         promised = sum(dict(child.guarantee).get(name, 0.0) for child in children)
         if children and promised > amount:
             raise ConfigError(
                 "quota_exceeds_cohort",
-                f"queues below {queue.name} are guaranteed {promised:g} {name}, and it has {amount:g}; lower them or raise it",
+                f"queues below {queue.name} are guaranteed {promised:g} {name}, which has {amount:g}; lower them or raise it",
             )
 
 
@@ -222,5 +247,6 @@ def _check_total(queues: Sequence[Queue], nodes: Sequence[Node]) -> None:
     for name, amount in promised.items():
         if amount > capacity.get(name, 0.0):
             raise ConfigError(
-                "quota_exceeds_cluster", f"queues are guaranteed {amount:g} {name}, and the cluster has {capacity.get(name, 0.0):g}"
+                "quota_exceeds_cluster",
+                f"queues are guaranteed {amount:g} {name}, and the cluster has {capacity.get(name, 0.0):g}",
             )

@@ -6,7 +6,7 @@
     report    completion times, waits, utilisation, fairness, what preemption cost
     plot      the timeline as a picture
 
-The policy never sees a true runtime. It sees estimates that are off by a log-normal factor, and learns from what has finished; each
-preemption costs its restart on all GPUs of the gang. Only `srsf-oracle` is given true runtimes and free preemption, as the bound to measure
-against.
+The policy never sees a true runtime. It sees estimates that are off by a log-normal factor, and learns from what has
+finished; each preemption costs its restart on all GPUs of the gang. Only `srsf-oracle` is given true runtimes and
+free preemption, as the bound to measure against.
 """

@@ -39,12 +39,17 @@ def equal_nodes(*, num_nodes: int, gpus_per_node: int) -> Machines:
         ConfigError: a number is not positive.
     """
     if num_nodes < 1 or gpus_per_node < 1:
-        raise ConfigError("cluster_size", f"{num_nodes} nodes x {gpus_per_node} GPUs is no cluster; both are at least 1")
+        raise ConfigError(
+            "cluster_size", f"{num_nodes} nodes x {gpus_per_node} GPUs is no cluster; both are at least 1"
+        )
     return Machines(tuple(Node(f"node-{number:04}", Resources(gpus=gpus_per_node)) for number in range(num_nodes)))
 
 
 def read_machines(path: Path) -> Machines:
-    """Return the cluster of a YAML file: `nodes`, a list of groups with `count`, `gpus`, `cpus`, `labels`; and optionally `queues`.
+    """Return the cluster of a YAML file.
+
+    It has `nodes`, a list of groups with `count`, `gpus`, `cpus`, `memory_gib`, `labels` and `name`; and optionally
+    `queues`, each with `name`, `parent`, `guarantee`, `borrowing_limit`, `lending_limit` and `weight`.
 
     Raises:
         ConfigError: the file cannot be read, or a field is missing or wrong.
@@ -69,7 +74,7 @@ def read_machines(path: Path) -> Machines:
 
 
 def queues_for(machines: Machines, tenants: Iterable[str]) -> tuple[Queue, ...]:
-    """Return the queues of a replay: those of the cluster file, and an equal one in the shared cohort for each further tenant."""
+    """Return the queues of a replay: those of the cluster file, and an equal one for each further tenant."""
     named = {queue.name for queue in machines.queues}
     further = [tenant for tenant in sorted(set(tenants)) if tenant not in named]
     if not further:
@@ -81,7 +86,7 @@ def queues_for(machines: Machines, tenants: Iterable[str]) -> tuple[Queue, ...]:
 
 
 def gang_of(num_gpus: float, *, gpus_per_node: int) -> Gang:
-    """Return the gang of a trace's job: on one node if it fits there, else in equal workers that fill nodes whole where they can."""
+    """Return the gang of a trace's job: on one node if it fits there, else in equal workers that can fill nodes."""
     if num_gpus <= gpus_per_node:
         return Gang(Resources(gpus=num_gpus))
     worker = math.gcd(int(num_gpus), gpus_per_node)

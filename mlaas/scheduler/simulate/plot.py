@@ -26,16 +26,20 @@ def draw_timeline(outcomes: Sequence[Outcome], path: Path) -> None:
     FigureCanvasAgg(figure)
     in_use, waiting, completion = figure.subplots(3, 1)
     for outcome in outcomes:
-        keep = np.unique(np.linspace(0, len(outcome.times_s) - 1, MOST_POINTS).astype(int)) if len(outcome.times_s) else []
+        keep = np.unique(np.linspace(0, max(len(outcome.times_s) - 1, 0), MOST_POINTS).astype(int))
         days = outcome.times_s[keep] / DAY_S
         in_use.step(days, outcome.busy_gpus[keep], where="post", label=outcome.policy, linewidth=0.8)
         waiting.step(days, outcome.backlog_gpus[keep], where="post", label=outcome.policy, linewidth=0.8)
-        times = np.sort([fate.finished_s - fate.job.submit_s for fate in outcome.fates if fate.finished_s == fate.finished_s])
+        times = np.sort(
+            [fate.finished_s - fate.job.submit_s for fate in outcome.fates if fate.finished_s == fate.finished_s]
+        )
         completion.plot(times, np.arange(1, len(times) + 1) / max(len(times), 1), label=outcome.policy, linewidth=1.0)
     most = max((outcome.num_gpus for outcome in outcomes), default=0.0)
     in_use.set(title="GPUs in use", ylabel=f"of {most:g}", xlabel="days", ylim=(0, most * 1.05))
     waiting.set(title="GPUs that waiting jobs ask for", xlabel="days", yscale="symlog")
-    completion.set(title="Completion time, from submission to end", xlabel="seconds", ylabel="part of jobs", xscale="log")
+    completion.set(
+        title="Completion time, from submission to end", xlabel="seconds", ylabel="part of jobs", xscale="log"
+    )
     for axes in (in_use, waiting, completion):
         axes.legend(loc="best", fontsize="small")
         axes.grid(alpha=0.3)

@@ -50,9 +50,13 @@ class Terms:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.estimate_error) and self.estimate_error >= 1.0):
-            raise ConfigError("estimate_error", f"the estimate error is {self.estimate_error}; it is a factor of 1 (exact) or more")
+            raise ConfigError(
+                "estimate_error", f"the estimate error is {self.estimate_error}; it is a factor of 1 (exact) or more"
+            )
         if not (math.isfinite(self.restart_cost_s) and self.restart_cost_s >= 0.0):
-            raise ConfigError("restart_cost", f"the restart cost is {self.restart_cost_s}; it is a number of seconds, 0 or more")
+            raise ConfigError(
+                "restart_cost", f"the restart cost is {self.restart_cost_s}; it is a number of seconds, 0 or more"
+            )
         if self.seed < 0:
             raise ConfigError("seed", f"the seed is {self.seed}; it is 0 or more")
 
@@ -94,7 +98,8 @@ def replay(jobs: Sequence[TraceJob], machines: Machines, policy: SchedulingPolic
 class _Replay:
     def __init__(self, jobs: Sequence[TraceJob], machines: Machines, policy: SchedulingPolicy, terms: Terms) -> None:
         is_oracle = policy.name == ORACLE
-        self.policy, self.machines, self.jobs = policy, machines, jobs
+        self.policy, self.jobs = policy, jobs
+        self.gpus_per_node = machines.gpus_per_node
         self.restart_cost_s = 0.0 if is_oracle else terms.restart_cost_s
         self.estimates = _estimates(jobs, terms.estimate_error, seed=terms.seed, is_oracle=is_oracle)
         self.ledger = Ledger(machines.nodes, queues_for(machines, (job.tenant for job in jobs)))
@@ -135,7 +140,7 @@ class _Replay:
         job = self.jobs[index]
         workload = Workload(
             id=f"job-{index}",
-            gang=gang_of(job.num_gpus, gpus_per_node=self.machines.gpus_per_node),
+            gang=gang_of(job.num_gpus, gpus_per_node=self.gpus_per_node),
             submitted_s=job.submit_s,
             tenant=job.tenant,
             queue=job.tenant,
@@ -187,7 +192,9 @@ class _Replay:
                     index = self.index_of[action.workload_id]
                     progress = self.ledger.resize(action.workload_id, action.placement)
                     self._charge_restart(index, action.placement.num_workers)
-                    workers = self.ledger.running.workloads[self.ledger.running.row_of[action.workload_id]].gang.max_workers
+                    workers = self.ledger.running.workloads[
+                        self.ledger.running.row_of[action.workload_id]
+                    ].gang.max_workers
                     self._expect_end(index, progress, speed=action.placement.num_workers / workers)
         return made_room
 
@@ -209,7 +216,7 @@ class _Replay:
         del self.end_s[index]
 
     def _charge_restart(self, index: int, workers: int) -> None:
-        gang = gang_of(self.jobs[index].num_gpus, gpus_per_node=self.machines.gpus_per_node)
+        gang = gang_of(self.jobs[index].num_gpus, gpus_per_node=self.gpus_per_node)
         self.fates[index].lost_gpu_s += self.restart_cost_s * gang.worker.gpus * workers
 
     def _outcome(self) -> Outcome:
@@ -220,7 +227,11 @@ class _Replay:
 
 def _estimates(jobs: Sequence[TraceJob], error: float, *, seed: int, is_oracle: bool) -> list[float]:
     """Stated estimates: the trace's own where it has them, else the true runtime off by a log-normal factor."""
-    noise = np.exp(np.random.default_rng(seed).normal(0.0, math.log(error), size=len(jobs))) if error > 1.0 else np.ones(len(jobs))
+    noise = (
+        np.exp(np.random.default_rng(seed).normal(0.0, math.log(error), size=len(jobs)))
+        if error > 1.0
+        else np.ones(len(jobs))
+    )
     return [
         job.duration_s if is_oracle else max(job.estimate_s or job.duration_s * float(factor), 1e-3)
         for job, factor in zip(jobs, noise, strict=True)

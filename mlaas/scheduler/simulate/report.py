@@ -89,7 +89,9 @@ def summarize(outcome: Outcome) -> Report:
         lost_work_s=sum(fate.lost_gpu_s for fate in done),
         worst_tenant_slowdown=float(slowdowns.max()) if len(slowdowns) else 0.0,
         fairness_index=float(slowdowns.sum() ** 2 / (len(slowdowns) * (slowdowns**2).sum())) if len(slowdowns) else 1.0,
-        missed_deadlines=sum(fate.job.deadline_s is not None and fate.finished_s > fate.job.deadline_s for fate in done),
+        missed_deadlines=sum(
+            fate.job.deadline_s is not None and fate.finished_s > fate.job.deadline_s for fate in done
+        ),
         cycles=outcome.cycles,
         tenants=tenants,
     )

@@ -34,8 +34,8 @@ def read_trace(path: Path, *, trace_format: str) -> list[TraceJob]:
     """Return the jobs of a trace in the order of submission, the first at 0 seconds.
 
     Raises:
-        ConfigError: the file does not exist or is empty, the format is unknown, a column is missing, or a row holds an impossible value;
-            the message names the line.
+        ConfigError: the file does not exist or is empty, the format is unknown, a column is missing, or a row holds
+            an impossible value; the message names the line.
     """
     if trace_format not in READERS:
         raise ConfigError("unknown_format", f"no trace format {trace_format!r}; there are {', '.join(READERS)}")
@@ -53,12 +53,19 @@ def read_trace(path: Path, *, trace_format: str) -> list[TraceJob]:
 def _shifted(job: TraceJob, start_s: float) -> TraceJob:
     deadline_s = None if job.deadline_s is None else job.deadline_s - start_s
     return TraceJob(
-        job.submit_s - start_s, job.duration_s, job.num_gpus, job.tenant, job.priority, job.estimate_s, deadline_s, job.name
+        job.submit_s - start_s,
+        job.duration_s,
+        job.num_gpus,
+        job.tenant,
+        job.priority,
+        job.estimate_s,
+        deadline_s,
+        job.name,
     )
 
 
 def _philly(path: Path) -> Iterator[TraceJob]:
-    """`timestamp,duration,num_gpus,gpu_time,cluster`: Microsoft's Philly trace as a table; the virtual cluster is the tenant."""
+    """Microsoft's Philly trace as a table: `timestamp,duration,num_gpus,gpu_time,cluster`; a cluster is a tenant."""
     for where, row in _rows(path, ("timestamp", "duration", "num_gpus")):
         try:
             submit_s = (datetime.fromisoformat(row["timestamp"]) - datetime(1970, 1, 1)).total_seconds()  # noqa: DTZ001  # a zoneless trace
@@ -75,7 +82,8 @@ def _philly(path: Path) -> Iterator[TraceJob]:
 def _csv(path: Path) -> Iterator[TraceJob]:
     """`submit_s,duration_s,num_gpus` and optionally `tenant,priority,estimate_s,deadline_s,name`.
 
-    `deadline_s` is on the clock of `submit_s`; where one lies before its own submission, the column is read as seconds after submission.
+    `deadline_s` is on the clock of `submit_s`; where one lies before its own submission, the column is read as
+    seconds after submission.
     """
     rows = list(_rows(path, ("submit_s", "duration_s", "num_gpus")))
     jobs = [
@@ -103,7 +111,7 @@ def _csv(path: Path) -> Iterator[TraceJob]:
 
 
 def _swf(path: Path) -> Iterator[TraceJob]:
-    """The Standard Workload Format; a processor counts as a GPU. Jobs that never ran (unknown or zero runtime) are left out.
+    """The Standard Workload Format; a processor counts as a GPU, and jobs that never ran are left out.
 
     Source: Feitelson, "The Standard Workload Format", Parallel Workloads Archive.
     """
@@ -135,7 +143,9 @@ def _rows(path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict[str
         reader = csv.DictReader(lines)
         missing = [name for name in required if name not in (reader.fieldnames or ())]
         if missing:
-            raise ConfigError("trace_columns", f"{path} lacks the columns {', '.join(missing)}; it needs {', '.join(required)}")
+            raise ConfigError(
+                "trace_columns", f"{path} lacks the columns {', '.join(missing)}; it needs {', '.join(required)}"
+            )
         for row in reader:
             where = f"{path}:{reader.line_num}"
             if None in row or None in row.values():
@@ -172,5 +182,7 @@ def _gpus(text: str, where: str) -> float:
     if value <= 0:
         raise ConfigError("trace_value", f"{where}: num_gpus is {text}; a job takes more than none")
     if value > 1 and value != int(value):
-        raise ConfigError("trace_value", f"{where}: num_gpus is {text}; above 1 it is a whole number, below 1 a share of one GPU")
+        raise ConfigError(
+            "trace_value", f"{where}: num_gpus is {text}; above 1 it is a whole number, below 1 a share of one GPU"
+        )
     return value

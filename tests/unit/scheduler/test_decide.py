@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from mlaas.errors import AdmissionError
 from mlaas.scheduler.cycle import decide
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.ordering import POLICIES, usage_by_leaf
@@ -22,7 +23,6 @@ from mlaas.scheduler.types import (
     Workload,
 )
 from mlaas.scheduler.validation import check_queues, check_workload
-from mlaas.errors import AdmissionError
 
 KINDS = ("a100", "h100")
 QUEUES = (
@@ -54,7 +54,10 @@ def nodes(draw: st.DrawFn) -> list[Node]:
 def gangs(draw: st.DrawFn) -> Gang:
     least = draw(st.integers(1, 6))
     return Gang(
-        worker=Resources(gpus=draw(st.sampled_from((0.25, 0.4, 0.6, 1.0, 1.0, 2.0, 4.0))), cpus=draw(st.sampled_from((0.0, 1.0, 4.0)))),
+        worker=Resources(
+            gpus=draw(st.sampled_from((0.25, 0.4, 0.6, 1.0, 1.0, 2.0, 4.0))),
+            cpus=draw(st.sampled_from((0.0, 1.0, 4.0))),
+        ),
         min_workers=least,
         max_workers=least + draw(st.sampled_from((0, 0, 1, 4))),
         strategy=draw(st.sampled_from(Strategy)),
