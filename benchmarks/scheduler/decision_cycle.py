@@ -23,6 +23,7 @@ ODDS = (0.05, 0.6, 0.08, 0.08, 0.1, 0.04, 0.02, 0.02, 0.01)
 
 
 def main() -> None:
+    """Measure every policy in three states of the cluster, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--pending", type=int, default=10_000)
@@ -61,8 +62,9 @@ def measure(state: str, policy: str, *, nodes: int, pending: int, rounds: int) -
 
 
 def build(state: str, *, nodes: int, pending: int) -> Ledger:
-    """Return a cluster in racks with quotas, and its queue; `full` has all GPUs taken, `half_freed` has just lost
-    every other gang.
+    """Return a cluster in racks with quotas, and its queue.
+
+    `full` has all GPUs taken, `half_freed` has just lost every other gang.
     """
     rng = np.random.default_rng(7)
     machines = [
@@ -70,8 +72,12 @@ def build(state: str, *, nodes: int, pending: int) -> Ledger:
         for number in range(nodes)
     ]
     guarantee = nodes * 8 // (2 * TENANTS)
-    queues = [Queue("org"), *(Queue(f"t{n}", parent="org", guarantee=(("GPU", float(guarantee)),)) for n in range(TENANTS)),
-              Queue("shared", parent="org", guarantee=(("GPU", float(nodes * 4)),))]  # fmt: skip
+    own = (("GPU", float(guarantee)),)
+    queues = [
+        Queue("org"),
+        *(Queue(f"t{number}", parent="org", guarantee=own) for number in range(TENANTS)),
+        Queue("shared", parent="org", guarantee=(("GPU", float(nodes * 4)),)),
+    ]
     ledger = Ledger(machines, queues)
     if state != "empty":
         for number in range(8 * nodes):

@@ -74,12 +74,15 @@ class _Cycle:
         pending = snapshot.pending
         self.gang = pending.ints_of("gang")
         self.queue = pending.ints_of("queue")
-        ranks = policy.ranks(snapshot)
-        self.ranks = ranks.pending
+        self.ranks = policy.pending_ranks(snapshot)
         self.runtime_s = policy.pending_runtime_s(snapshot)
-        self.yielders = (
-            _Yielders(snapshot, policy, ranks.running) if policy.margin is not None and len(snapshot.running) else None
-        )
+
+    @cached_property
+    def yielders(self) -> _Yielders | None:
+        """What runs and may be asked to yield; None when the policy asks no one."""
+        if self.policy.margin is None or not len(self.snapshot.running):
+            return None
+        return _Yielders(self.snapshot, self.policy, self.policy.margin)
 
     @cached_property
     def usage(self) -> Usage:
@@ -132,7 +135,7 @@ class _Cycle:
         for number in np.flatnonzero(np.bincount(self.gang, minlength=len(gangs))):
             may[number] = _may_fit(self.free, gangs[number])
         candidate = may[self.gang]
-        if self.yielders is not None:
+        if not candidate.all() and self.yielders is not None:
             candidate |= self.ranks > self.yielders.floor
             if self.is_limited:
                 candidate[:] = True
@@ -309,11 +312,10 @@ class _Cycle:
 class _Yielders:
     """What runs, as far as it may be asked to yield."""
 
-    def __init__(self, snapshot: Snapshot, policy: SchedulingPolicy, ranks: Floats) -> None:
-        assert policy.margin is not None
+    def __init__(self, snapshot: Snapshot, policy: SchedulingPolicy, margin: float) -> None:
         self.snapshot = snapshot
-        self.margin = policy.margin
-        self.ranks = ranks
+        self.margin = margin
+        self.ranks = policy.running_ranks(snapshot)
         self.askable: Bools = ~policy.protected(snapshot)
         self.floor = float(self.ranks[self.askable].min()) + self.margin if self.askable.any() else np.inf
         self.min_workers = snapshot.running.ints_of("min_workers")

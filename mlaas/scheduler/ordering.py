@@ -36,14 +36,6 @@ class Blocked(Enum):
     """It gets a reservation; what does not delay that may pass."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ranks:
-    """Who goes first, on one scale for what waits and what runs."""
-
-    pending: Floats
-    running: Floats
-
-
 class SchedulingPolicy(Protocol):
     """An order of workloads."""
 
@@ -59,8 +51,11 @@ class SchedulingPolicy(Protocol):
     def margin(self) -> float | None:
         """How far a waiting workload must rank above a running one to make it yield; None = it never does."""
 
-    def ranks(self, snapshot: Snapshot) -> Ranks:
-        """Return the rank of each waiting and each running row."""
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Return the rank of each waiting row, higher first."""
+
+    def running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Return the rank of each running row on the same scale. Only asked when someone might have to yield."""
 
     def protected(self, snapshot: Snapshot) -> Bools:
         """Return the running gangs that are left in peace now."""
@@ -78,12 +73,9 @@ class _Stated:
     blocked = Blocked.RESERVE
     margin: float | None = None
 
-    def ranks(self, snapshot: Snapshot) -> Ranks:
-        """Rank what waits and what runs."""
-        return Ranks(self._waiting(snapshot), np.zeros(len(snapshot.running)))
-
-    def _waiting(self, snapshot: Snapshot) -> Floats:
-        raise NotImplementedError
+    def running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Return equal ranks: nobody yields."""
+        return np.zeros(len(snapshot.running))
 
     def protected(self, snapshot: Snapshot) -> Bools:
         """Return the running gangs that are left in peace now."""
@@ -109,7 +101,8 @@ class Fifo(_Stated):
     name = "fifo"
     blocked = Blocked.STOP
 
-    def _waiting(self, snapshot: Snapshot) -> Floats:
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
         return -snapshot.pending.ints_of("sequence").astype(np.float64)
 
 
@@ -121,7 +114,8 @@ class Easy(_Stated):
 
     name = "easy"
 
-    def _waiting(self, snapshot: Snapshot) -> Floats:
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
         return -snapshot.pending.ints_of("sequence").astype(np.float64)
 
 
@@ -130,7 +124,8 @@ class ShortestJobFirst(_Stated):
 
     name = "sjf"
 
-    def _waiting(self, snapshot: Snapshot) -> Floats:
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
         ranks: Floats = -snapshot.pending.floats_of("estimate_s")
         return ranks
 
@@ -145,13 +140,13 @@ class LeastAttainedService(_Stated):
     margin = 0.5
     thresholds_gpu_s = (3_600.0, 36_000.0)
 
-    def ranks(self, snapshot: Snapshot) -> Ranks:
-        """Rank what waits and what runs."""
-        pending, running = snapshot.pending, snapshot.running
-        return Ranks(
-            self._ranks(pending, pending.floats_of("attained_s"), snapshot),
-            self._ranks(running, running.attained_s(snapshot.now_s), snapshot),
-        )
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
+        return self._ranks(snapshot.pending, snapshot.pending.floats_of("attained_s"), snapshot)
+
+    def running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what runs."""
+        return self._ranks(snapshot.running, snapshot.running.attained_s(snapshot.now_s), snapshot)
 
     def _ranks(self, table: PendingTable | RunningTable, attained_s: Floats, snapshot: Snapshot) -> Floats:
         service = attained_s * table.floats_of("share") * _gpus(snapshot)
@@ -166,7 +161,8 @@ class FairShare(_Stated):
 
     name = "fair"
 
-    def _waiting(self, snapshot: Snapshot) -> Floats:
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
         table = snapshot.pending
         weight = snapshot.queues.weight
         return -virtual_start(
@@ -183,12 +179,13 @@ class ShortestRemainingService(_Stated):
     name = "srsf-oracle"
     margin = 0.0
 
-    def ranks(self, snapshot: Snapshot) -> Ranks:
-        """Rank what waits and what runs."""
-        return Ranks(
-            _least_service(self.pending_runtime_s(snapshot), snapshot.pending.floats_of("share")),
-            _least_service(self.running_left_s(snapshot), snapshot.running.floats_of("share")),
-        )
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
+        return _least_service(self.pending_runtime_s(snapshot), snapshot.pending.floats_of("share"))
+
+    def running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what runs."""
+        return _least_service(self.running_left_s(snapshot), snapshot.running.floats_of("share"))
 
     def protected(self, snapshot: Snapshot) -> Bools:
         """Return the running gangs that are left in peace now."""
@@ -213,21 +210,29 @@ class MlaasPolicy:
     blocked = Blocked.RESERVE
     margin: float | None = math.log(1.5)
 
-    aging_s = 7 * 86_400.0
+    aging_s = 21 * 86_400.0
     aging_stretch = 10.0
-    fairness_bound = 3.0
+    fairness_bound = 2.0
 
-    def ranks(self, snapshot: Snapshot) -> Ranks:
-        """Rank what waits and what runs."""
-        pending, running, now_s = snapshot.pending, snapshot.running, snapshot.now_s
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
+        table = snapshot.pending
+        standing = _Standing(table.floats_of("rate"), table.floats_of("remaining_s"), _entitled_pending(snapshot))
+        return self._ranks(table, standing, self._pull(snapshot), snapshot.now_s)
+
+    def running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what runs."""
+        table, now_s = snapshot.running, snapshot.now_s
+        expected = _outlook(table, now_s)
+        left_s = _wall_s(expected.remaining_s, table, now_s)
+        standing = _Standing(expected.rate, left_s, ~borrowed(snapshot, expected.rate))
+        return self._ranks(table, standing, self._pull(snapshot), now_s)
+
+    def _pull(self, snapshot: Snapshot) -> Floats:
         active = np.zeros(len(snapshot.queues.queues), dtype=bool)
-        active[pending.ints_of("queue")] = True
-        active[running.ints_of("queue")] = True
-        pull = boost(snapshot.average_share, fair_shares(snapshot.queues, active), bound=self.fairness_bound)
-        expected = _outlook(running, now_s)
-        waiting = _Standing(pending.floats_of("rate"), pending.floats_of("remaining_s"), _entitled_pending(snapshot))
-        on = _Standing(expected.rate, _wall_s(expected.remaining_s, running, now_s), ~borrowed(snapshot, expected.rate))
-        return Ranks(self._ranks(pending, waiting, pull, now_s), self._ranks(running, on, pull, now_s))
+        active[snapshot.pending.ints_of("queue")] = True
+        active[snapshot.running.ints_of("queue")] = True
+        return boost(snapshot.average_share, fair_shares(snapshot.queues, active), bound=self.fairness_bound)
 
     def protected(self, snapshot: Snapshot) -> Bools:
         """Return the running gangs that are left in peace now."""

@@ -229,7 +229,7 @@ def _check_cohort(queue: Queue, children: Sequence[Queue]) -> None:
         if children and promised > amount:
             raise ConfigError(
                 "quota_exceeds_cohort",
-                f"queues below {queue.name} are guaranteed {promised:g} {name}, which has {amount:g}; lower them or raise it",
+                f"queues below {queue.name} are guaranteed {promised:g} {name}, which has {amount:g}; lower theirs",
             )
 
 

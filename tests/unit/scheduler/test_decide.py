@@ -86,9 +86,17 @@ class Life(RuleBasedStateMachine):
     def submit(self, gang, queue, priority, estimate_s, preemptible, deadline_s) -> None:
         self.count += 1
         workload = Workload(
-            f"w{self.count}", gang, submitted_s=self.ledger.now_s, queue=queue, priority=priority, estimate_s=estimate_s,
-            preemptible=preemptible, deadline_s=deadline_s, restart_cost_s=60.0, min_runtime_s=120.0,
-        )  # fmt: skip
+            f"w{self.count}",
+            gang,
+            submitted_s=self.ledger.now_s,
+            queue=queue,
+            priority=priority,
+            estimate_s=estimate_s,
+            preemptible=preemptible,
+            deadline_s=deadline_s,
+            restart_cost_s=60.0,
+            min_runtime_s=120.0,
+        )
         try:
             check_workload(workload, cluster=self.ledger.cluster, queues=LEAVES)
         except AdmissionError:

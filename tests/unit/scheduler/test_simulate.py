@@ -67,7 +67,8 @@ def test_jobs_too_large_are_refused_and_counted_not_dropped_in_silence() -> None
 
 
 @pytest.mark.parametrize(
-    ("num_gpus", "shape"), [(0.5, (0.5, 1)), (1, (1, 1)), (8, (8, 1)), (16, (8, 2)), (12, (4, 3)), (9, (1, 9)), (128, (8, 16))]
+    ("num_gpus", "shape"),
+    [(0.5, (0.5, 1)), (1, (1, 1)), (8, (8, 1)), (16, (8, 2)), (12, (4, 3)), (9, (1, 9)), (128, (8, 16))],
 )
 def test_gangs_fill_nodes_whole_where_they_can(num_gpus: float, shape: tuple[float, int]) -> None:
     gang = gang_of(num_gpus, gpus_per_node=8)
