@@ -1,4 +1,4 @@
-"""Policies side by side on one job trace, each in a process of its own; averages, tails, fairness and what preemption cost.
+"""Policies side by side on one job trace, each in a process of its own.
 
 python benchmarks/scheduler/trace.py --trace FILE --format philly --nodes 51 --gpus-per-node 8 [--policies sjf,mlaas]
 """

@@ -1,4 +1,4 @@
-"""Replays of small traces made here: exact outcomes where they can be worked out by hand, and what holds for any trace."""
+"""Replays of small traces made here: exact outcomes worked out by hand, and what holds for any trace."""
 
 import json
 import math
@@ -122,7 +122,8 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_csv_traces_and_their_optional_columns(tmp_path: Path) -> None:
-    text = "submit_s,duration_s,num_gpus,tenant,priority,estimate_s,deadline_s,name\n50,10,0.5,ann,3,20,90,x\n10,5,2,,,,,\n"
+    header = "submit_s,duration_s,num_gpus,tenant,priority,estimate_s,deadline_s,name"
+    text = f"{header}\n50,10,0.5,ann,3,20,90,x\n10,5,2,,,,,\n"
     late, early = TraceJob(40.0, 10.0, 0.5, "ann", 3, 20.0, 80.0, "x"), TraceJob(0.0, 5.0, 2.0)
     assert read_trace(write(tmp_path / "t.csv", text), trace_format="csv") == [early, late]
 
@@ -134,7 +135,8 @@ def test_deadlines_before_their_submission_are_read_as_relative(tmp_path: Path) 
 
 
 def test_philly_traces(tmp_path: Path) -> None:
-    text = "timestamp,duration,num_gpus,gpu_time,cluster\n2017-10-09 07:01:55,66.0,1,66.0,b\n2017-10-09 07:00:55,3.0,4,12.0,a\n"
+    header = "timestamp,duration,num_gpus,gpu_time,cluster"
+    text = f"{header}\n2017-10-09 07:01:55,66.0,1,66.0,b\n2017-10-09 07:00:55,3.0,4,12.0,a\n"
     jobs = read_trace(write(tmp_path / "t.csv", text), trace_format="philly")
     assert jobs == [TraceJob(0.0, 3.0, 4.0, "a"), TraceJob(60.0, 66.0, 1.0, "b")]
 
