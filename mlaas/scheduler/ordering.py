@@ -200,24 +200,31 @@ class MlaasPolicy:
     it takes (`estimates.service_rate`), pulled towards queues that have had less than they are due. Whatever of this
     sets a waiting gang above a running one by more than `margin` lets it make the other yield.
 
-    **Aging bound.** A workload that has waited `aging_s` in total, or `aging_stretch` times its expected runtime if
-    that is longer, goes before every workload of its priority or less that has not, holds the reservation, and is
-    preempted by none of them. So what can still start before it are the workloads that reached their own bound
-    earlier, and those that end before its reserved start.
+    **Aging bound.** A workload has aged when it has waited longer than `aging_s` and `aging_stretch` times what it has run.
+    It then goes before every workload of its priority or less that has not, holds the reservation, and is preempted by
+    none of them until it has run enough to be young again, and at least `aging_turn_s`. So what can still start before
+    it are the workloads that aged earlier, and those that end before its reserved start; and however long the stream of
+    shorter work, it waits no longer than `aging_s`, `aging_stretch` times its runtime, and the turns of those.
     """
 
     name = "mlaas"
     blocked = Blocked.RESERVE
     margin: float | None = math.log(1.5)
 
-    aging_s = 21 * 86_400.0
-    aging_stretch = 10.0
+    aging_s = 7 * 86_400.0
+    aging_stretch = 5.0
+    aging_turn_s = 3_600.0
     fairness_bound = 2.0
 
     def pending_ranks(self, snapshot: Snapshot) -> Floats:
         """Rank what waits."""
         table = snapshot.pending
-        standing = _Standing(table.floats_of("rate"), table.floats_of("remaining_s"), _entitled_pending(snapshot))
+        standing = _Standing(
+            table.floats_of("rate"),
+            table.floats_of("remaining_s"),
+            table.floats_of("attained_s"),
+            _entitled_pending(snapshot),
+        )
         return self._ranks(table, standing, self._pull(snapshot), snapshot.now_s)
 
     def running_ranks(self, snapshot: Snapshot) -> Floats:
@@ -225,7 +232,8 @@ class MlaasPolicy:
         table, now_s = snapshot.running, snapshot.now_s
         expected = _outlook(table, now_s)
         left_s = _wall_s(expected.remaining_s, table, now_s)
-        standing = _Standing(expected.rate, left_s, ~borrowed(snapshot, expected.rate))
+        turn_s = np.maximum(table.attained_s(now_s) - self.aging_turn_s, 0.0)
+        standing = _Standing(expected.rate, left_s, turn_s, ~borrowed(snapshot, expected.rate))
         return self._ranks(table, standing, self._pull(snapshot), now_s)
 
     def _pull(self, snapshot: Snapshot) -> Floats:
@@ -257,7 +265,7 @@ class MlaasPolicy:
         ranks += 1e3 * standing.entitled + 1e4 * table.ints_of("priority")
         waited_s = table.waits_s(now_s)
         if len(waited_s) and waited_s.max() > self.aging_s:
-            aged = waited_s > np.maximum(self.aging_s, self.aging_stretch * np.exp(table.floats_of("log_median")))
+            aged = waited_s > self.aging_s + self.aging_stretch * standing.attained_s
             ranks = np.where(aged, 1e9 + waited_s / 86_400.0, ranks)
         return ranks
 
@@ -266,6 +274,7 @@ class MlaasPolicy:
 class _Standing:
     rate: Floats
     left_s: Floats
+    attained_s: Floats
     entitled: Bools
 
 
