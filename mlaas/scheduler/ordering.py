@@ -211,9 +211,9 @@ class MlaasPolicy:
     blocked = Blocked.RESERVE
     margin: float | None = math.log(1.5)
 
-    aging_s = 7 * 86_400.0
-    aging_stretch = 5.0
-    aging_turn_s = 3_600.0
+    aging_s = 30 * 86_400.0
+    aging_stretch = 10.0
+    aging_turn_s = 86_400.0
     fairness_bound = 2.0
 
     def pending_ranks(self, snapshot: Snapshot) -> Floats:
