@@ -51,7 +51,7 @@ def preflight(*, free_disk_bytes: int, memory_bytes: int, python: tuple[int, int
         text = f"only {memory_bytes / 1e9:.1f} GB of memory available; 6 GB are needed: close other programs"
         findings.append(Finding(text, fatal=True))
     if not has_compiler:
-        text = "no C++ compiler (g++): DeepSpeed's compiled operators are switched off; training works, a little slower"
+        text = "no C++ compiler (g++): nothing needs one, DeepSpeed's compiled operators are switched off"
         findings.append(Finding(text, fatal=False))
     return findings
 
@@ -88,7 +88,8 @@ def main() -> int:
 
 def _build(extra: str) -> None:
     constraints = ROOT / "constraints" / f"{extra}.txt"
-    pip = [VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "-q", "-c", constraints]
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+    install = [*pip, "install", "-qq", "-c", str(constraints)]
     start = time.monotonic()
     _step(start, f"making .venv for {extra} (about 5 GB; minutes, once)")
     FINGERPRINT.unlink(missing_ok=True)
@@ -96,12 +97,12 @@ def _build(extra: str) -> None:
     if extra == "cpu":
         _step(start, f"installing torch {TORCH}, CPU build")
         wheel = f"torch=={TORCH}+cpu"
-        if subprocess.run([*pip, wheel], check=False, capture_output=True).returncode != 0:
-            subprocess.run([*pip, wheel, "--extra-index-url", TORCH_CPU_INDEX], check=True)
+        if subprocess.run([*install, wheel], check=False, capture_output=True).returncode != 0:
+            subprocess.run([*install, wheel, "--extra-index-url", TORCH_CPU_INDEX], check=True)
     _step(start, "installing Ray, DeepSpeed, vLLM, MLflow and the rest")
-    subprocess.run([*pip, "-e", f"{ROOT}[{extra},dev]"], check=True)
+    subprocess.run([*install, "-e", f"{ROOT}[{extra},dev]"], check=True)
     if extra == "cpu":
-        subprocess.run([*pip[:4], "uninstall", "-q", "-y", *CUDA_ONLY_ON_PYPI], check=True)
+        subprocess.run([*pip, "uninstall", "-qq", "-y", *CUDA_ONLY_ON_PYPI], check=True)
     _step(start, "done")
 
 

@@ -38,8 +38,7 @@ app.command()(demo.demo)
 
 def main() -> None:
     """Run the command line. A failure prints its message and exits with status 1."""
-    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
-    logging.getLogger("ray._private").setLevel(logging.WARNING)
+    logging.disable(logging.WARNING)  # The libraries' chatter; what a user must know comes as an error.
     try:
         app()
     except MlaasError as error:

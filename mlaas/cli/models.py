@@ -27,7 +27,7 @@ def list_models(as_json: AsJson = False) -> None:
                 "version": model.version,
                 "aliases": list(model.aliases),
                 "replicas": deployment.replicas if deployment else 0,
-                "status": status.reason if status else "registered",
+                "status": ": ".join(filter(None, (status.state, status.reason))) if status else "registered",
                 "run": model.run_id,
             }
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from mlaas.errors import PlatformError
+from mlaas.platform.ingress import ingress_environment
 from mlaas.platform.parts import Probe
 from mlaas.platform.processes import end, free_port, owned, owned_names, require_free_port, runtime_dir, spawn
 from mlaas.settings import Settings, inherited_environment, ray_token_path
@@ -69,6 +70,7 @@ class Head:
         _prune_sessions(temp_dir)
         start_ray(
             settings,
+            f"127.0.0.1:{settings.gcs_port}",
             "--head",
             f"--port={settings.gcs_port}",
             "--dashboard-host=127.0.0.1",
@@ -107,11 +109,11 @@ class WorkerNode:
         if not ray_token_path().exists():
             message = f"no token in {ray_token_path()}: copy that file from the cluster's head to this machine"
             raise PlatformError("no_ray_token", message)
-        start_ray(self._settings, f"--address={self._address}")
+        start_ray(self._settings, self._address, f"--address={self._address}")
 
 
-def start_ray(settings: Settings, *arguments: str) -> None:
-    """Run `ray start` for this instance and wait for it to return.
+def start_ray(settings: Settings, address: str, *arguments: str) -> None:
+    """Run `ray start` for this instance, of the cluster at `address`, and wait for it to return.
 
     Raises:
         PlatformError: it fails; the message ends with what it printed last.
@@ -122,7 +124,7 @@ def start_ray(settings: Settings, *arguments: str) -> None:
         sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", "--log-color=false",
         "--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0", *arguments,
     ]  # fmt: skip
-    process = spawn(command, home=settings.home, part="ray", env=_environment(settings), log=log)
+    process = spawn(command, home=settings.home, part="ray", env=_environment(settings, address=address), log=log)
     try:
         status = process.wait(timeout=90)
     except subprocess.TimeoutExpired:
@@ -155,26 +157,23 @@ def token_header() -> dict[str, str]:
     return {"authorization": f"Bearer {path.read_text().strip()}"} if path.exists() else {}
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    haproxy = runtime_dir(settings.home) / "haproxy"
-    haproxy.mkdir(mode=0o700, exist_ok=True)
+def _environment(settings: Settings, *, address: str) -> dict[str, str]:
     inherited = inherited_environment()
     return {
         **inherited,
         **settings.environment(),
+        # Ray's own helpers look for a cluster on the machine, and give up where there are two.
+        "RAY_ADDRESS": address,
         # A job's `python` is the interpreter of this environment, whether or not the caller's shell has activated it.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Ray starts its workers at nice 15, where ingress, gateway and engines wait for whatever else the machine does.
+        "RAY_worker_niceness": "0",
+        # Tells workers of a node's drain, which our loop does not ask about, and logs an error in each run.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(ray_token_path()),
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        **ingress_environment(runtime_dir(settings.home) / "haproxy"),
     }
 
 

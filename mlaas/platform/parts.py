@@ -20,6 +20,8 @@ class Probe:
     """Where the part answers, or what is wrong with it."""
     fix: str = ""
     """What to do when it is not ok."""
+    has_failed: bool = False
+    """Whether waiting is of no use."""
 
 
 class Part(Protocol):
@@ -52,9 +54,11 @@ def ensure(part: Part, *, poll_s: float = 0.3) -> bool:
     part.start()
     deadline = time.monotonic() + part.start_timeout_s
     while not (probe := part.probe()).ok:
+        if probe.has_failed:
+            raise PlatformError("start_failed", f"{part.name} does not start: {probe.detail}; {probe.fix}")
         if time.monotonic() > deadline:
             reason = f"{part.name} did not come up within {part.start_timeout_s:.0f} s: {probe.detail}"
-            raise PlatformError("start_timeout", f"{reason}. {probe.fix}")
+            raise PlatformError("start_timeout", f"{reason}; {probe.fix}")
         time.sleep(poll_s)
     return True
 

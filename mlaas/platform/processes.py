@@ -82,7 +82,7 @@ def end(processes: Sequence[psutil.Process], *, grace_s: float) -> None:
 def port_owner(port: int) -> str | None:
     """Name the process that listens on `port` as "name (pid 1)", or return None when the port is free."""
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
             if connection.pid is None:
                 return "a process of another user"
             return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"

@@ -18,12 +18,14 @@ from ray.exceptions import AuthenticationError
 from mlaas.errors import DeploymentError, MlaasError, PlatformError
 from mlaas.platform.head import token_header
 from mlaas.platform.parts import Probe
-from mlaas.serving.applications import ApplicationStatus, application, application_name, read_status
+from mlaas.serving.applications import ApplicationStatus, application, application_name, explain, read_status
 from mlaas.settings import Settings
 from mlaas.store.deployments import Deployment, DeploymentRepository
 from mlaas.store.engine import open_store
 from mlaas.tracking.registry import Registry
 
+GATEWAY = "gateway"
+"""Name of the gateway's Serve application."""
 POLL_S = 0.5
 DEPLOY_TIMEOUT_S = 600.0
 """How long a model may take to come up: its download, the engine's start and, on a first run, its compilation."""
@@ -39,16 +41,25 @@ class Gateway:
         self._settings = settings
 
     def probe(self) -> Probe:
-        """Check that the gateway answers through the ingress."""
+        """Check that the gateway answers through the ingress; when it does not, ask Serve why."""
         url = self._settings.gateway_url
-        fix = f"run `mlaas up`; what Serve says: {self._settings.dashboard_url}/#/serve"
         try:
             answer = httpx.get(f"{url}/healthz", timeout=3.0)
+            if answer.status_code == 200:
+                return Probe(part=self.name, ok=True, detail=f"{url}/v1")
+            detail = f"{url}/healthz answers {answer.status_code}"
         except httpx.HTTPError as error:
-            return Probe(part=self.name, ok=False, detail=f"{url} does not answer ({type(error).__name__})", fix=fix)
-        if answer.status_code != 200:
-            return Probe(part=self.name, ok=False, detail=f"{url}/healthz answers {answer.status_code}", fix=fix)
-        return Probe(part=self.name, ok=True, detail=f"{url}/v1")
+            detail = f"{url} does not answer ({type(error).__name__})"
+        try:
+            reported = _details(self._settings)["applications"].get(GATEWAY, {})
+        except MlaasError:
+            reported = {}
+        has_failed = reported.get("status") == "DEPLOY_FAILED"
+        said = "\n".join(
+            [reported.get("message", ""), *(d["message"] for d in reported.get("deployments", {}).values())]
+        )
+        reason = f"{detail}: {explain(said)}" if explain(said) else detail
+        return Probe(part=self.name, ok=False, detail=reason, fix="run `mlaas doctor`", has_failed=has_failed)
 
     def start(self) -> None:
         """Put the store's applications to Serve."""
@@ -167,7 +178,7 @@ def serve_config(settings: Settings, deployments: Sequence[Deployment]) -> dict[
 
     Source: https://docs.ray.io/en/latest/serve/production-guide/config.html
     """
-    gateway = {"name": "gateway", "import_path": "serve_apps.gateway:build", "route_prefix": "/", "args": {}}
+    gateway = {"name": GATEWAY, "import_path": "serve_apps.gateway:build", "route_prefix": "/", "args": {}}
     return {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "0.0.0.0", "port": settings.gateway_port},

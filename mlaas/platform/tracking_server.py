@@ -51,5 +51,7 @@ class TrackingServer:
             "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
             "--artifacts-destination", str(folder / "artifacts"), "--workers", "1",
         ]  # fmt: skip
-        env = {**inherited_environment(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+        # MLflow's own job runner is four more processes, and an API that runs code: jobs are Ray's here.
+        switches = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        env = {**inherited_environment(), **switches}
         spawn(command, home=settings.home, part="mlflow", env=env, log=settings.logs_dir / "mlflow.log")

@@ -1,8 +1,8 @@
 """The registry of live endpoints: replicas report to it, gateways watch it.
 
-One detached Ray actor holds soft state. Nothing is stored: a registry that was killed comes back empty, holds its answers
-for as long as one round of heartbeats takes, and then knows every endpoint again, so no watcher sees a gap. While it is
-away watchers keep their last snapshot.
+One detached Ray actor holds soft state. Nothing is stored: a registry that was killed comes back empty, holds its
+answers for as long as one round of heartbeats takes, and then knows every endpoint again, so no watcher sees a gap.
+While it is away watchers keep their last snapshot.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from mlaas.serving.types import Endpoint
 
 LEASE_S = 6.0
-"""How long an endpoint stays listed after a heartbeat: a busy replica may miss several and is not taken for a dead one."""
+"""How long an endpoint stays listed after a heartbeat: a busy replica misses several and is not taken for dead."""
 
 
 @dataclass(frozen=True)

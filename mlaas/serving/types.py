@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pydantic import BaseModel, ConfigDict, Field
+
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
@@ -26,3 +28,21 @@ class EndpointSnapshot:
     version: str
     """Changes whenever `endpoints` does, and never repeats: a restarted registry counts under a new prefix."""
     endpoints: tuple[Endpoint, ...]
+
+
+class DeploymentSpec(BaseModel):
+    """What one Serve application runs: the arguments of `serve_apps.llm:build`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    """Model name that clients of the gateway send."""
+    model: str
+    """Name of the registered model."""
+    version: int = Field(ge=1)
+    """Version of the registered model."""
+    cpus: int = Field(default=1, ge=1)
+    """CPUs that Ray sets aside for a replica, and OpenMP threads of its engine on CPU.
+
+    One is the fastest for small models: the engine's HTTP server and the gateway want cores too.
+    """

@@ -49,16 +49,3 @@ def test_every_variable_that_the_code_names_is_on_the_page() -> None:
     }
     named -= {"VLLM_API_KEY"}  # Made by a replica for its own engine; nobody sets it.
     assert named - set(re.findall(r"[A-Z_]+", PAGE)) == set()
-
-
-def test_every_setting_reaches_other_processes() -> None:
-    changed = Settings(
-        home=Path("/srv/mlaas"),
-        gateway_port=1,
-        dashboard_port=2,
-        gcs_port=3,
-        mlflow_port=4,
-        database_url="sqlite:////srv/x.db",
-        router_config="/srv/router.yaml",
-    )
-    assert load_settings(changed.environment()) == changed

@@ -10,18 +10,10 @@ import pytest
 
 from mlaas.errors import Conflict
 from mlaas.platform.processes import end, free_port, instance_id, owned, port_owner, require_free_port, spawn
+from tests.waiting import wait_until
 
 STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 PARENT = f"import subprocess,sys,time; subprocess.Popen([sys.executable,'-c',{STUBBORN!r}]); time.sleep(600)"
-
-
-def wait_for(condition, deadline_s: float = 20.0) -> None:
-    import time
-
-    end_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end_s, "the condition did not come true"
-        time.sleep(0.05)
 
 
 def test_a_stubborn_grandchild_of_this_instance_is_found_and_killed_and_another_instance_is_spared(tmp_path: Path):
@@ -31,11 +23,11 @@ def test_a_stubborn_grandchild_of_this_instance_is_found_and_killed_and_another_
     spawn([sys.executable, "-c", PARENT], home=mine, part="ray", env=env, log=log)
     spared = spawn([sys.executable, "-c", "import time; time.sleep(600)"], home=other, part="ray", env=env, log=log)
     try:
-        wait_for(lambda: "up" in log.read_text())
+        wait_until(lambda: "up" in log.read_text(), what="the grandchild")
         assert len(owned(mine)) == 2
         assert owned(mine, part="mlflow") == []
         end(owned(mine), grace_s=0.2)
-        wait_for(lambda: owned(mine) == [])
+        wait_until(lambda: owned(mine) == [], what="the end of all")
         assert spared.poll() is None
     finally:
         end([*owned(mine), *owned(other)], grace_s=0.2)

@@ -1,0 +1,156 @@
+"""The seam between the router and a model provider: what goes out, what comes back, and how it can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, Self
+
+from mlaas.errors import InvalidRequest
+
+
+class Operation(StrEnum):
+    """What a caller asks for; the value is the path below `/v1/`."""
+
+    CHAT = "chat/completions"
+    COMPLETION = "completions"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """A caller's request, read and checked once.
+
+    `fields` is `body` decoded. Who passes a request through sends `body`; who translates it reads `fields`.
+    """
+
+    operation: Operation
+    model: str
+    is_stream: bool
+    fields: Mapping[str, Any]
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WireRequest:
+    """An HTTP POST below a provider's base URL."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class FailureKind(StrEnum):
+    """How an attempt failed, as far as it matters to what happens next."""
+
+    REFUSED = "refused"
+    """No connection: nothing was sent."""
+    CLOSED = "closed"
+    """The connection ended before the answer did."""
+    TIMEOUT = "timeout"
+    """No byte in time."""
+    OVERLOADED = "overloaded"
+    """The upstream refuses for load or quota."""
+    FAILED = "failed"
+    """The upstream failed, or its answer cannot be read."""
+    DENIED = "denied"
+    """The upstream does not accept our key, account or model name: the target's fault, not the caller's."""
+    REJECTED = "rejected"
+    """The upstream says that the request itself is wrong: another attempt cannot help."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """A failed attempt, with the answer that the caller gets when no other attempt follows.
+
+    Attributes:
+        kind: what the router decides by.
+        status: HTTP status for the caller.
+        code: stable identifier, OpenAI's `error.code`.
+        message: what happened, and at which upstream.
+        type: OpenAI's `error.type`.
+        param: the request field that is wrong, if it is one.
+        retry_after_s: how long the upstream asks to wait.
+    """
+
+    kind: FailureKind
+    status: int
+    code: str
+    message: str
+    type: str = "upstream_error"
+    param: str | None = None
+    retry_after_s: float | None = None
+
+
+class ProviderFailed(Exception):
+    """Carries a `Failure` from where it is seen to where the next attempt is decided; callers never meet it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+class FieldError(InvalidRequest):
+    """A request field that is wrong, or that the model's provider cannot honour."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(param, message)
+        self.code = "invalid_field"
+        self.param = param
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        return (type(self), (self.param, self.message))
+
+
+class StreamDecoder(Protocol):
+    """Turns the bytes of one upstream stream into server-sent events in the caller's dialect."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes from the upstream and return whole events for the caller, or nothing yet.
+
+        Raises:
+            ProviderFailed: the upstream reports an error inside the stream, or sends what cannot be read.
+        """
+
+    def finish(self) -> bytes:
+        """Return what is left when the upstream's stream has ended.
+
+        Raises:
+            ProviderFailed: the stream ended before its answer was complete.
+        """
+
+
+class Provider(Protocol):
+    """One provider's wire format."""
+
+    @property
+    def name(self) -> str:
+        """The provider's name in `provider/model`."""
+
+    @property
+    def base_url(self) -> str:
+        """Where the provider listens; empty when each attempt brings its own."""
+
+    @property
+    def operations(self) -> frozenset[Operation]:
+        """What the provider can answer."""
+
+    def encode_request(self, call: Call, *, model: str) -> WireRequest:
+        """Return the request as the provider wants it, for its model `model`.
+
+        Raises:
+            FieldError: the provider cannot honour a field of the request.
+        """
+
+    def decode_answer(self, call: Call, body: bytes) -> bytes:
+        """Return an answer to a request that is not streamed, in the caller's dialect.
+
+        Raises:
+            ProviderFailed: the answer cannot be read.
+        """
+
+    def decode_stream(self, call: Call) -> StreamDecoder:
+        """Return a decoder for one streamed answer."""
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+        """Return what an answer with an HTTP status of 400 or more means."""

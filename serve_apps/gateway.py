@@ -1,0 +1,86 @@
+"""The gateway as a Ray Serve application."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve import Application
+
+from mlaas.auth.keyring import KeyRing
+from mlaas.router.access_log import AccessLog
+from mlaas.router.catalog import build_catalog
+from mlaas.router.config import load_config
+from mlaas.router.gate import Gate
+from mlaas.router.service import GatewayService
+from mlaas.router.types import LocalEndpoint
+from mlaas.serving.endpoints import watch_endpoints
+from mlaas.settings import load_settings
+from mlaas.store.deployments import DeploymentRepository
+from mlaas.store.engine import open_store
+from mlaas.store.keys import KeyRepository
+
+_SHIPPED_CONFIG = Path(__file__).parent / "config" / "router.yaml"
+
+
+class GatewayArgs(BaseModel):
+    """Arguments of the application, as the declarative Serve config gives them."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    replicas: int = Field(default=1, ge=1)
+    """Number of gateway processes behind the ingress."""
+
+
+class ClusterEndpoints:
+    """The endpoints that the cluster's vLLM replicas announce."""
+
+    async def watch(self) -> AsyncIterator[Sequence[LocalEndpoint]]:
+        """Yield the whole list of live endpoints now and after each change."""
+        async for endpoints in watch_endpoints():
+            yield tuple(LocalEndpoint(model=each.model, url=each.url, api_key=each.api_key) for each in endpoints)
+
+
+class GatewayReplica:
+    """One gateway process. Ray Serve hands each HTTP request to the ASGI application that it builds."""
+
+    def __serve_build_asgi_app__(self) -> GatewayService:
+        """Wire one service from the instance's settings."""
+        settings = load_settings()
+        config = load_config(Path(settings.router_config or _SHIPPED_CONFIG))
+        store = open_store(settings.store_url)
+        deployments = DeploymentRepository(store)
+        return GatewayService(
+            catalog=build_catalog(config),
+            timeouts=config.timeouts,
+            gate=Gate(KeyRing(KeyRepository(store))),
+            list_deployed=lambda: [deployment.name for deployment in deployments.list()],
+            endpoints=ClusterEndpoints(),
+            access_log=AccessLog(settings.logs_dir / f"gateway-access-{os.getpid()}.jsonl"),
+        )
+
+
+def build(args: dict[str, Any]) -> Application:
+    """Return the application: HTTP ingress of the platform.
+
+    A replica asks for no logical CPU, so that the gateway starts on a cluster that is full of training.
+
+    Raises:
+        pydantic.ValidationError: an argument is unknown or out of range.
+        ConfigError: the router's file is wrong.
+    """
+    parsed = GatewayArgs.model_validate(args)
+    load_config(Path(load_settings().router_config or _SHIPPED_CONFIG))
+    deployment = serve.deployment(
+        serve.ingress()(GatewayReplica),
+        name="gateway",
+        num_replicas=parsed.replicas,
+        max_ongoing_requests=10_000,
+        ray_actor_options={"num_cpus": 0},
+        logging_config={"enable_access_log": False},
+    )
+    return deployment.bind()

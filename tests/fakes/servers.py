@@ -1,0 +1,130 @@
+"""Servers in threads of their own, on free ports: an aiohttp application, and the gateway under uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from aiohttp import web
+
+from mlaas.auth.keyring import KeyRing
+from mlaas.auth.keys import create_key
+from mlaas.router.access_log import AccessLog
+from mlaas.router.catalog import build_catalog
+from mlaas.router.config import parse_config
+from mlaas.router.gate import Gate
+from mlaas.router.service import GatewayService
+from mlaas.router.types import LocalEndpoint
+from mlaas.store.engine import migrate, open_store
+from mlaas.store.keys import KeyRepository
+
+
+@contextlib.contextmanager
+def serving(app: web.Application, *, port: int = 0) -> Iterator[str]:
+    """Serve an aiohttp application and yield its URL."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start() -> tuple[web.AppRunner, int]:
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
+        await site.start()
+        return runner, runner.addresses[0][1]
+
+    runner, bound = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    try:
+        yield f"http://127.0.0.1:{bound}"
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+class StaticEndpoints:
+    """Endpoints that a test changes by hand, from another thread than the gateway's."""
+
+    def __init__(self, current: Sequence[LocalEndpoint] = ()) -> None:
+        self._current = tuple(current)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = asyncio.Event()
+
+    def replace(self, endpoints: Sequence[LocalEndpoint]) -> None:
+        """Announce another list."""
+        self._current = tuple(endpoints)
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def watch(self) -> AsyncIterator[Sequence[LocalEndpoint]]:
+        """Yield the list now and after each change."""
+        self._loop = asyncio.get_running_loop()
+        while True:
+            self._changed.clear()
+            yield self._current
+            await self._changed.wait()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gateway:
+    """A running gateway and what a test needs of it."""
+
+    url: str
+    key: str
+    endpoints: StaticEndpoints
+    keys: KeyRepository
+    log_path: Path
+    store_path: Path
+
+
+@contextlib.contextmanager
+def running_gateway(
+    folder: Path,
+    config: str,
+    *,
+    endpoints: Sequence[LocalEndpoint] = (),
+    deployed: Sequence[str] = (),
+    store_url: str = "",
+) -> Iterator[Gateway]:
+    """Run the gateway over a store in `folder` that holds one key."""
+    store_path = folder / "mlaas.db"
+    migrate(f"sqlite:///{store_path}")
+    keys = KeyRepository(open_store(f"sqlite:///{store_path}"))
+    secret, _ = create_key(keys, name="test", tenant="tests", role="user")
+    source = StaticEndpoints(endpoints)
+    parsed = parse_config(config, source="router.yaml")
+    served = KeyRepository(open_store(store_url)) if store_url else keys
+    service = GatewayService(
+        catalog=build_catalog(parsed),
+        timeouts=parsed.timeouts,
+        gate=Gate(KeyRing(served)),
+        list_deployed=lambda: deployed,
+        endpoints=source,
+        access_log=AccessLog(folder / "access.jsonl"),
+    )
+    settings = uvicorn.Config(service, port=0, log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    ready = threading.Event()
+    while not server.started and thread.is_alive():
+        ready.wait(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield Gateway(
+            url=f"http://127.0.0.1:{port}",
+            key=secret,
+            endpoints=source,
+            keys=keys,
+            log_path=folder / "access.jsonl",
+            store_path=store_path,
+        )
+    finally:
+        server.should_exit = True
+        thread.join(10)

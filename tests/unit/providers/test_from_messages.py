@@ -1,0 +1,110 @@
+"""Messages answers as chat completions."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from openai.types.chat import ChatCompletion
+
+from mlaas.providers.base import Call, FailureKind, Operation, ProviderFailed
+from mlaas.providers.from_messages import MessagesStream, convert_usage, decode_message
+from mlaas.providers.sse import split_events
+
+
+def answer(content, stop_reason="end_turn"):
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    body = {"id": "msg", "model": "m", "content": content, "stop_reason": stop_reason, "usage": usage}
+    return ChatCompletion.model_validate_json(decode_message("claude", orjson.dumps(body)))
+
+
+def stream(*events):
+    call = Call(operation=Operation.CHAT, model="m", is_stream=True, fields={}, body=b"")
+    decoder = MessagesStream("claude", call)
+    start = {"type": "message_start", "message": {"id": "msg", "model": "m", "usage": {"input_tokens": 3}}}
+    data = b"".join(decoder.feed(b"data: " + orjson.dumps(each) + b"\n\n") for each in (start, *events))
+    return [orjson.loads(each)["choices"][0] for each in split_events(data) if each != b"[DONE]"]
+
+
+def start_tool(index, name):
+    block = {"type": "tool_use", "id": f"id-{name}", "name": name, "input": {}}
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "finish_reason"),
+    [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("tool_use", "tool_calls"),
+        ("refusal", "content_filter"),
+    ],
+)
+def test_stop_reasons(stop_reason, finish_reason):
+    assert answer([{"type": "text", "text": "x"}], stop_reason).choices[0].finish_reason == finish_reason
+
+
+def test_tool_calls_and_thinking_keep_their_parts():
+    blocks = [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1}},
+        {"type": "tool_use", "id": "t2", "name": "now", "input": {}},
+    ]
+    message = answer(blocks, "tool_use").choices[0].message
+    assert message.content is None
+    assert [call.function.name for call in message.tool_calls] == ["add", "now"]
+    assert [orjson.loads(call.function.arguments) for call in message.tool_calls] == [{"a": 1}, {}]
+    assert message.model_extra["reasoning_content"] == "hm"
+
+
+def test_cached_tokens_count_into_the_prompt():
+    usage = {"input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 2, "output_tokens": 3}
+    assert convert_usage(usage) == {
+        "prompt_tokens": 17,
+        "completion_tokens": 3,
+        "total_tokens": 20,
+        "prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 2},
+    }
+
+
+def test_streamed_tool_calls_have_an_index_each_and_arguments_that_are_json():
+    choices = stream(
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "ok"}},
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "content_block_start",
+            "index": 1,
+            "content_block": {"type": "tool_use", "id": "a", "name": "f", "input": {}},
+        },
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": ""}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"x":'}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "1}"}},
+        {"type": "content_block_stop", "index": 1},
+        {
+            "type": "content_block_start",
+            "index": 2,
+            "content_block": {"type": "tool_use", "id": "b", "name": "g", "input": {}},
+        },
+        {"type": "content_block_stop", "index": 2},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}},
+        {"type": "message_stop"},
+    )
+    arguments: dict[int, str] = {}
+    for choice in choices:
+        for call in choice["delta"].get("tool_calls", ()):
+            arguments[call["index"]] = arguments.get(call["index"], "") + call["function"]["arguments"]
+    assert {index: orjson.loads(text) for index, text in arguments.items()} == {0: {"x": 1}, 1: {}}
+    assert choices[-1]["finish_reason"] == "tool_calls"
+
+
+def test_nothing_goes_out_before_the_first_content():
+    call = Call(operation=Operation.CHAT, model="m", is_stream=True, fields={}, body=b"")
+    decoder = MessagesStream("claude", call)
+    start = {"type": "message_start", "message": {"id": "msg", "model": "m", "usage": {"input_tokens": 3}}}
+    assert decoder.feed(b"data: " + orjson.dumps(start) + b"\n\n") == b""
+    overloaded = b'data: {"type":"error","error":{"type":"overloaded_error","message":"busy"}}\n\n'
+    with pytest.raises(ProviderFailed) as caught:
+        decoder.feed(overloaded)
+    assert caught.value.failure.kind is FailureKind.OVERLOADED
