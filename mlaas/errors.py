@@ -9,6 +9,7 @@ and the way out, and the HTTP status of its class. Errors cross Ray processes, s
     ├── PermissionDenied         a known key that may not do this
     ├── InvalidRequest           a request the gateway cannot read
     ├── RequestTooLarge          a body over the limit
+    ├── AdmissionError           a workload that could never run
     ├── NotFound                 an unknown model, run, deployment or key
     ├── Conflict                 the state does not allow it: a port taken, a second head
     ├── ProviderError            an upstream answered, or failed to answer
@@ -79,6 +80,12 @@ class RequestTooLarge(MlaasError):
     """The request body is over the limit."""
 
     status = 413
+
+
+class AdmissionError(MlaasError):
+    """The scheduler refuses a workload that could never run."""
+
+    status = 400
 
 
 class NotFound(MlaasError):

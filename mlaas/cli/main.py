@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from mlaas.cli import chat, demo, instance, jobs, keys, models
+from mlaas.cli import chat, demo, instance, jobs, keys, models, simulate
 from mlaas.errors import MlaasError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command(name="models")(models.list_models)
 app.command()(models.deploy)
 app.command()(models.undeploy)
 app.command()(chat.chat)
+app.command()(simulate.simulate)
 app.add_typer(keys.app)
 app.command()(demo.demo)
 

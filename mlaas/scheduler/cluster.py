@@ -1,0 +1,238 @@
+"""Nodes as arrays of resource cells, and gangs compiled against them.
+
+Each node is a row. Its first columns are its GPUs, one cell for each device, because a fraction of a GPU lies on one
+device: two halves free on two devices do not hold a worker of 0.8. The other columns are its CPUs, memory and custom
+resources. A cell holds units: 10,000 to one GPU or CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas.scheduler.types import Gang, Node, Placement, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+UNIT = 10_000
+"""Units of one GPU or CPU. Source: Ray's FixedPoint resource arithmetic."""
+UNBOUNDED = np.int64(2**40)
+"""Slots of a node for a worker that needs nothing."""
+
+
+def units(amount: float) -> int:
+    """Return an amount in units, exact to 1/10,000."""
+    return round(amount * UNIT)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledGang:
+    """A gang's demand in cells of one cluster."""
+
+    gang: Gang
+    devices: int
+    """Whole GPUs of each worker; 0 with a fraction."""
+    fraction: int
+    """Units of one GPU of each worker; 0 with whole GPUs."""
+    scalars: tuple[tuple[int, int], ...]
+    """(column, units) of each worker."""
+    demand: Ints
+    """Units of each of the cluster's `resources` that a worker takes."""
+    mask: Bools
+    """Nodes whose labels and devices suit, drained ones left out."""
+    domains: Ints | None
+    """Topology domain of each node, -1 where the label is missing; None without a topology."""
+
+    @property
+    def gpu_units(self) -> int:
+        """GPU units of each worker."""
+        return self.devices * UNIT + self.fraction
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Allocation:
+    """The cells that a placed gang holds."""
+
+    nodes: tuple[tuple[int, int], ...]
+    """(row of the node, number of workers)."""
+    cells: Ints
+    amounts: Ints
+    workers: Ints
+    """Which worker of the gang, from 0, holds each cell."""
+
+
+class ClusterIndex:
+    """Nodes and their free cells. Whoever owns it calls `take` and `give`; a decision works on `free()`, a copy."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = tuple(nodes)
+        self.row_of = {node.name: row for row, node in enumerate(self.nodes)}
+        amounts = [node.capacity.amounts() for node in self.nodes]
+        self.num_devices = max((int(amount.get("GPU", 0.0)) for amount in amounts), default=0)
+        names = sorted({name for amount in amounts for name in amount} - {"GPU"})
+        self.scalar_column = {name: self.num_devices + column for column, name in enumerate(names)}
+        self.resources = ("GPU", *names)
+        self.capacity = np.zeros((len(self.nodes), self.num_devices + len(names)), dtype=np.int64)
+        for row, amount in enumerate(amounts):
+            self.capacity[row, : int(amount.get("GPU", 0.0))] = UNIT
+            for name in amount.keys() - {"GPU"}:
+                self.capacity[row, self.scalar_column[name]] = units(amount[name])
+        self.cells = self.capacity.copy()
+        self.totals: Ints = self.capacity.sum(axis=0)
+        self.gpu_units = int(self.totals[: self.num_devices].sum())
+        self.gangs: list[CompiledGang] = []
+        self._gang_ids: dict[Gang, int] = {}
+
+    def view(self) -> Free:
+        """Return the free cells themselves, to choose from and not to take from."""
+        return Free(self.cells, self.num_devices)
+
+    def free(self) -> Free:
+        """Return a copy of the free cells to plan on."""
+        return Free(self.cells.copy(), self.num_devices)
+
+    def empty(self) -> Free:
+        """Return the cells of the cluster with nothing on it."""
+        return Free(self.capacity.copy(), self.num_devices)
+
+    def take(self, allocation: Allocation) -> None:
+        """Mark cells as held."""
+        np.subtract.at(self.cells.reshape(-1), allocation.cells, allocation.amounts)
+
+    def give(self, allocation: Allocation) -> None:
+        """Mark cells as free again."""
+        np.add.at(self.cells.reshape(-1), allocation.cells, allocation.amounts)
+
+    def compile(self, gang: Gang) -> int:
+        """Return the number of a gang's demand among those that this cluster knows."""
+        known = self._gang_ids.get(gang)
+        if known is None:
+            known = self._gang_ids[gang] = len(self.gangs)
+            self.gangs.append(self._compiled(gang))
+        return known
+
+    def placement(self, allocation: Allocation) -> Placement:
+        """Return an allocation by the names of its nodes."""
+        return Placement(tuple((self.nodes[row].name, count) for row, count in allocation.nodes))
+
+    def _compiled(self, gang: Gang) -> CompiledGang:
+        asked = gang.worker.amounts()
+        gpu = units(asked.get("GPU", 0.0))
+        wanted = set(gang.labels)
+        mask = np.array([node.schedulable and wanted <= set(node.labels) for node in self.nodes], dtype=bool)
+        scalars = []
+        for name, amount in sorted(asked.items() - {("GPU", asked.get("GPU"))}):
+            column = self.scalar_column.get(name)
+            if column is None:
+                mask &= False
+            else:
+                scalars.append((column, units(amount)))
+        whole = gpu >= UNIT
+        return CompiledGang(
+            gang=gang,
+            devices=gpu // UNIT if whole else 0,
+            fraction=0 if whole else gpu,
+            scalars=tuple(scalars),
+            demand=np.array([units(asked.get(name, 0.0)) for name in self.resources], dtype=np.int64),
+            mask=mask,
+            domains=None if gang.topology is None else self._domains(gang.topology),
+        )
+
+    def _domains(self, label: str) -> Ints:
+        values = [dict(node.labels).get(label) for node in self.nodes]
+        order = {value: number for number, value in enumerate(sorted({value for value in values if value is not None}))}
+        return np.array([-1 if value is None else order[value] for value in values], dtype=np.int64)
+
+
+class Free:
+    """Free cells that a plan takes from and gives back to."""
+
+    def __init__(self, cells: Ints, num_devices: int) -> None:
+        self.cells = cells
+        self.flat = cells.reshape(-1)
+        self.num_devices = num_devices
+        self.whole: Ints = (cells[:, :num_devices] == UNIT).sum(axis=1)
+
+    def copy(self) -> Free:
+        """Return an independent copy."""
+        return Free(self.cells.copy(), self.num_devices)
+
+    def slots(self, gang: CompiledGang) -> Ints:
+        """Return how many workers of the gang each node holds."""
+        if gang.devices:
+            count = self.whole // gang.devices if gang.devices > 1 else self.whole.copy()
+        elif gang.fraction:
+            count = (self.cells[:, : self.num_devices] // gang.fraction).sum(axis=1)
+        else:
+            count = np.full(len(self.cells), UNBOUNDED)
+        for column, amount in gang.scalars:
+            np.minimum(count, self.cells[:, column] // amount, out=count)
+        count[~gang.mask] = 0
+        if gang.gang.strategy is Strategy.STRICT_SPREAD:
+            np.minimum(count, 1, out=count)
+        return count
+
+    def allocate(self, gang: CompiledGang, nodes: Iterable[tuple[int, int]]) -> Allocation:
+        """Choose cells for workers on nodes that hold them. Takes nothing yet."""
+        chosen = tuple(nodes)
+        width = self.cells.shape[1]
+        cells: list[int] = []
+        amounts: list[int] = []
+        workers: list[int] = []
+        worker = 0
+        for row, count in chosen:
+            base = row * width
+            devices = self._devices(gang, row, count)
+            per_worker = max(gang.devices, 1 if gang.fraction else 0)
+            for number in range(count):
+                mine = devices[number * per_worker : (number + 1) * per_worker]
+                cells += [base + device for device in mine]
+                amounts += [gang.fraction or UNIT] * len(mine)
+                cells += [base + column for column, _ in gang.scalars]
+                amounts += [amount for _, amount in gang.scalars]
+                workers += [worker] * (len(mine) + len(gang.scalars))
+                worker += 1
+        return Allocation(chosen, np.array(cells, np.int64), np.array(amounts, np.int64), np.array(workers, np.int64))
+
+    def take(self, allocation: Allocation) -> None:
+        """Mark cells as held in this plan."""
+        np.subtract.at(self.flat, allocation.cells, allocation.amounts)
+        self._recount(allocation)
+
+    def give(self, allocation: Allocation, *, keep_workers: int = 0) -> None:
+        """Mark cells as free in this plan, but for those of the first `keep_workers` workers."""
+        back = allocation.workers >= keep_workers
+        np.add.at(self.flat, allocation.cells[back], allocation.amounts[back])
+        self._recount(allocation)
+
+    def narrow(self, bound: Free, allocation: Allocation) -> None:
+        """Keep the cells of an allocation within those of `bound`."""
+        cells = allocation.cells
+        self.flat[cells] = np.minimum(self.flat[cells], bound.flat[cells])
+        self._recount(allocation)
+
+    def _recount(self, allocation: Allocation) -> None:
+        for row, _ in allocation.nodes:
+            self.whole[row] = np.count_nonzero(self.cells[row, : self.num_devices] == UNIT)
+
+    def _devices(self, gang: CompiledGang, row: int, count: int) -> list[int]:
+        """Devices of one node for `count` workers: whole ones from the left, fractions where the least stays over."""
+        left = self.cells[row, : self.num_devices]
+        if gang.devices:
+            return [int(device) for device in np.flatnonzero(left == UNIT)[: count * gang.devices]]
+        if not gang.fraction:
+            return []
+        left = left.copy()
+        chosen = []
+        for _ in range(count):
+            device = int(np.argmin(np.where(left >= gang.fraction, left, UNBOUNDED)))
+            left[device] -= gang.fraction
+            chosen.append(device)
+        return chosen

@@ -1,0 +1,388 @@
+"""One scheduling decision: live, in a dry run, in `explain` and in a simulation.
+
+It walks the waiting workloads in the policy's order. Each one starts if its quota and the free cells allow; if not,
+and the policy lets it, others shrink or yield for it; if not, the first such workload gets a reservation and the rest
+may only pass where they do not delay it. What is idle in the end goes to elastic gangs.
+
+A gang that does not fit rules out every later one of the same shape in the same queue, so a cycle costs what it
+places, not what waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlaas.scheduler.backfill import Held, Reservation, reserve
+from mlaas.scheduler.elastic import grow
+from mlaas.scheduler.ordering import Blocked, borrowed, usage_by_leaf
+from mlaas.scheduler.placement import find_nodes
+from mlaas.scheduler.preemption import Claim, Room, make_room, preference
+from mlaas.scheduler.types import Decision, Place, Placement, Preempt, Reserve, Shrink, Wait, WaitCode
+
+if TYPE_CHECKING:
+    from mlaas.scheduler.cluster import Allocation, Bools, CompiledGang, Free, Ints
+    from mlaas.scheduler.estimates import Floats
+    from mlaas.scheduler.ordering import SchedulingPolicy
+    from mlaas.scheduler.quota import Usage
+    from mlaas.scheduler.snapshot import Snapshot
+    from mlaas.scheduler.types import Action
+
+
+CHUNK = 64
+"""Waiting workloads sorted at a time; most cycles place a few."""
+MOST_ROOMS = 50
+"""Gangs that others yield for in one cycle. It bounds the cycle; the next one, a moment later, goes on."""
+
+
+def decide(snapshot: Snapshot, policy: SchedulingPolicy) -> Decision:
+    """Return what to do now. Pure: the same snapshot and policy give the same decision.
+
+    Args:
+        snapshot: The world. Its workloads have passed `validation`.
+        policy: Order of workloads, and who may make whom yield.
+    """
+    if not len(snapshot.pending) and not len(snapshot.running):
+        return Decision(())
+    cycle = _Cycle(snapshot, policy)
+    if len(snapshot.pending):
+        cycle.walk()
+    if not cycle.passed_over and len(snapshot.running):
+        cycle.actions += grow(snapshot, cycle.free, cycle.usage, gone=cycle.gone)
+    return Decision(tuple(cycle.actions), tuple(cycle.blocked))
+
+
+class _Cycle:
+    """The plan under way."""
+
+    def __init__(self, snapshot: Snapshot, policy: SchedulingPolicy) -> None:
+        self.snapshot = snapshot
+        self.policy = policy
+        self.free: Free = snapshot.cluster.free()
+        self.is_limited = snapshot.queues.is_limited
+        self.head: int | None = None
+        self.reservation: Reservation | None = None
+        self.actions: list[Action] = []
+        self.blocked: list[Wait] = []
+        self.gone: set[int] = set()
+        self.placed: list[tuple[Allocation, float]] = []
+        self.passed_over = False
+        self.rooms = 0
+        pending = snapshot.pending
+        self.gang = pending.ints_of("gang")
+        self.queue = pending.ints_of("queue")
+        self.ranks = policy.pending_ranks(snapshot)
+        self.runtime_s = policy.pending_runtime_s(snapshot)
+
+    @cached_property
+    def yielders(self) -> _Yielders | None:
+        """What runs and may be asked to yield; None when the policy asks no one."""
+        if self.policy.margin is None or not len(self.snapshot.running):
+            return None
+        return _Yielders(self.snapshot, self.policy, self.policy.margin)
+
+    @cached_property
+    def usage(self) -> Usage:
+        """Quota usage of the plan."""
+        return self.snapshot.queues.usage(usage_by_leaf(self.snapshot))
+
+    def walk(self) -> None:
+        """Go through the waiting workloads until nothing more can happen."""
+        if self.policy.blocked is Blocked.STOP:
+            self._walk_in_order()
+            return
+        rest, first_outside = self._candidates()
+        while len(rest):
+            order, rest = self._first(rest)
+            while len(order):
+                row = int(order[0])
+                if first_outside is not None and self._goes_before(first_outside, row):
+                    self._stay(first_outside)
+                    first_outside = None
+                order = order[1:]
+                if not self._start(row):
+                    order = order[~self._hopeless(row, order)]
+                    rest = rest[~self._hopeless(row, rest)]
+        if first_outside is not None:
+            self._stay(first_outside)
+
+    def _walk_in_order(self) -> None:
+        ranks = self.ranks.copy()
+        for _ in range(len(ranks)):
+            row = int(ranks.argmax())
+            if not self._start(row):
+                return
+            ranks[row] = -np.inf
+
+    def _first(self, rows: Ints) -> tuple[Ints, Ints]:
+        """Split off the rows that rank highest, in order; ties go by sequence and stay together."""
+        sequence = self.snapshot.pending.ints_of("sequence")
+        ranks = self.ranks[rows]
+        if len(rows) > 2 * CHUNK:
+            high = ranks >= np.partition(ranks, len(rows) - CHUNK)[len(rows) - CHUNK]
+            rows, rest, ranks = rows[high], rows[~high], ranks[high]
+        else:
+            rest = rows[:0]
+        return rows[np.lexsort((sequence[rows], -ranks))], rest
+
+    def _candidates(self) -> tuple[Ints, int | None]:
+        """Rows that may start now; and the first row of the others, which would want the reservation."""
+        gangs = self.snapshot.cluster.gangs
+        may = np.zeros(len(gangs), dtype=bool)
+        for number in np.flatnonzero(np.bincount(self.gang, minlength=len(gangs))):
+            may[number] = _may_fit(self.free, gangs[number])
+        candidate = may[self.gang]
+        if not candidate.all() and self.yielders is not None:
+            candidate |= self.ranks > self.yielders.floor
+            if self.is_limited:
+                candidate[:] = True
+        others = np.flatnonzero(~candidate)
+        if not len(others):
+            return np.flatnonzero(candidate), None
+        ranks = self.ranks[others]
+        best = others[ranks == ranks.max()]
+        return np.flatnonzero(candidate), int(best[self.snapshot.pending.ints_of("sequence")[best].argmin()])
+
+    def _goes_before(self, row: int, other: int) -> bool:
+        sequence = self.snapshot.pending.ints_of("sequence")
+        return bool((-self.ranks[row], sequence[row]) < (-self.ranks[other], sequence[other]))
+
+    def _start(self, row: int) -> bool:
+        """Start a workload if it may, with all that this takes; False when it stays."""
+        gang, workers = self._gang(row), int(self.snapshot.pending.ints_of("workers")[row])
+        need = workers * gang.demand if self.is_limited else None
+        within_quota = need is None or self.usage.fits(int(self.queue[row]), need)
+        if within_quota:
+            nodes = self._fitting(row, gang, workers)
+            if nodes is not None:
+                self._place(row, gang, nodes, "fits beside the reservation" if self.outlasts(row) else "fits")
+                return True
+        if (
+            self.yielders is not None
+            and self.rooms < MOST_ROOMS
+            and (self.is_limited or self.ranks[row] > self.yielders.floor)
+        ):
+            room = self.yielders.room_for(self, row, gang, workers)
+            if room is not None:
+                self._yield_and_place(row, gang, room)
+                return True
+        self._stay(row, within_quota=within_quota)
+        return False
+
+    def _fitting(self, row: int, gang: CompiledGang, workers: int) -> list[tuple[int, int]] | None:
+        """Nodes that a workload may start on now."""
+        nodes = find_nodes(self.free, gang, workers=workers)
+        if nodes is None or self.head is None:
+            return nodes
+        self.reserve_for_head()
+        return find_nodes(self.cells_for(row), gang, workers=workers) if self.outlasts(row) else nodes
+
+    def cells_for(self, row: int) -> Free:
+        """Free cells that a workload may use: all if it ends before the reservation begins, else those beside it."""
+        return self.reservation.spare if self.reservation is not None and self.outlasts(row) else self.free
+
+    def outlasts(self, row: int) -> bool:
+        """Whether a waiting workload is expected to run into the reservation."""
+        return self.reservation is not None and self.snapshot.now_s + self.runtime_s[row] > self.reservation.start_s
+
+    def _place(
+        self, row: int, gang: CompiledGang, nodes: list[tuple[int, int]], reason: str, *, after: tuple[str, ...] = ()
+    ) -> None:
+        allocation = self.cells_for(row).allocate(gang, nodes)
+        self.free.take(allocation)
+        if self.reservation is not None:
+            self.reservation.spare.narrow(self.free, allocation)
+        if self.is_limited:
+            workers = sum(count for _, count in nodes)
+            self.usage.charge(int(self.queue[row]), workers * gang.demand)
+        self.placed.append((allocation, self.snapshot.now_s + float(self.runtime_s[row])))
+        placement = self.snapshot.cluster.placement(allocation)
+        self.actions.append(Place(self.snapshot.pending.ids[row], placement, reason, after))
+
+    def _yield_and_place(self, row: int, gang: CompiledGang, room: Room) -> None:
+        self.rooms += 1
+        running, cluster = self.snapshot.running, self.snapshot.cluster
+        workload_id = self.snapshot.pending.ids[row]
+        for victim in room.shrunk:
+            kept = running.workloads[victim].gang.min_workers
+            placement = _first_workers(cluster.placement(running.allocations[running.ids[victim]]), kept)
+            reason = f"gives up what it has beyond its smallest size, {kept} workers, so that {workload_id} can start"
+            self.actions.append(Shrink(running.ids[victim], placement, workload_id, reason))
+            self._give_back(victim, keep_workers=kept)
+        for victim in room.yielding:
+            self.actions.append(Preempt(running.ids[victim], workload_id, self._why(row, victim)))
+            self._give_back(victim, keep_workers=0)
+        self.gone |= {*room.shrunk, *room.yielding}
+        after = tuple(running.ids[victim] for victim in (*room.shrunk, *room.yielding))
+        self._place(row, gang, list(room.nodes), f"takes the place of {', '.join(after)}", after=after)
+
+    def _why(self, row: int, victim: int) -> str:
+        assert self.yielders is not None
+        standing = "stands on borrowed capacity" if self.yielders.borrowed[victim] else "is in the same queue"
+        rank, other = self.ranks[row], self.yielders.ranks[victim]
+        return f"{standing} and ranks {other:.2f}, below {self.snapshot.pending.ids[row]} with {rank:.2f}"
+
+    def _give_back(self, victim: int, *, keep_workers: int) -> None:
+        """Free a running gang's cells and quota.
+
+        Its cells are spare beside the reservation only if the reservation did not count on them.
+        """
+        running = self.snapshot.running
+        allocation = running.allocations[running.ids[victim]]
+        self.free.give(allocation, keep_workers=keep_workers)
+        if self.reservation is not None and self.ends_s[victim] > self.reservation.start_s:
+            self.reservation.spare.give(allocation, keep_workers=keep_workers)
+        if self.is_limited:
+            gang = self.snapshot.cluster.gangs[running.ints_of("gang")[victim]]
+            given = int(running.ints_of("workers")[victim]) - keep_workers
+            self.usage.charge(int(running.ints_of("queue")[victim]), -given * gang.demand)
+
+    def _stay(self, row: int, *, within_quota: bool = True) -> None:
+        """Pass a workload over; the first that quota does not hold back gets the reservation."""
+        self.passed_over = True
+        workload_id = self.snapshot.pending.ids[row]
+        if not within_quota:
+            text = f"queue {self.snapshot.pending.workloads[row].queue} is at its limit and has nothing left to borrow"
+            self.blocked.append(Wait(workload_id, WaitCode.QUOTA, text))
+            return
+        if self.head is not None:
+            text = "would delay the workload that holds the reservation, or does not fit beside it"
+            self.blocked.append(Wait(workload_id, WaitCode.BACKFILL, text))
+            return
+        self.head = row
+        self.blocked.append(Wait(workload_id, WaitCode.RESOURCES, "first in line, and does not fit on what is free"))
+
+    def reserve_for_head(self) -> None:
+        """Reserve capacity for the first in line.
+
+        Only called when something could pass it: otherwise there is nothing to hold.
+        """
+        if self.reservation is not None or self.head is None:
+            return
+        gang, workers = self._gang(self.head), int(self.snapshot.pending.ints_of("workers")[self.head])
+        found = reserve(self.free, gang, self._held(), workers=workers)
+        if found is None:
+            self.head = None
+            return
+        start_s = max(found.start_s, self.snapshot.now_s)
+        self.reservation = replace(found, start_s=start_s)
+        names = self.snapshot.cluster.nodes
+        placement = Placement(tuple((names[node].name, count) for node, count in found.nodes))
+        reason = f"first in line: what starts now leaves this to it, in {start_s - self.snapshot.now_s:.0f} s"
+        self.actions.append(Reserve(self.snapshot.pending.ids[self.head], start_s, placement, reason))
+
+    @cached_property
+    def ends_s(self) -> Floats:
+        """When each running gang is expected to end."""
+        return self.snapshot.now_s + self.policy.running_left_s(self.snapshot)
+
+    def _held(self) -> Held:
+        """What holds cells in this plan, and until when."""
+        running = self.snapshot.running
+        row, cell, amount, _ = running.entries()
+        ends_s = self.ends_s
+        if self.gone:
+            amount = np.where(np.isin(row, list(self.gone)), 0, amount)
+        live = amount > 0
+        rows, cells, amounts, ends = [row[live]], [cell[live]], [amount[live]], [ends_s]
+        for number, (allocation, end_s) in enumerate(self.placed, start=len(running)):
+            rows.append(np.full(len(allocation.cells), number))
+            cells.append(allocation.cells)
+            amounts.append(allocation.amounts)
+            ends.append(np.array([end_s]))
+        return Held(np.concatenate(rows), np.concatenate(cells), np.concatenate(amounts), np.concatenate(ends))
+
+    def _hopeless(self, row: int, rest: Ints) -> Bools:
+        """Later rows that cannot start because this one could not: same gang and queue, and as long or longer."""
+        same: Bools = (self.gang[rest] == self.gang[row]) & (
+            (self.queue[rest] == self.queue[row]) | (not self.is_limited)
+        )
+        if self.reservation is not None:
+            passes = self.snapshot.now_s + self.runtime_s <= self.reservation.start_s
+            same &= passes[rest] <= passes[row]
+        return same
+
+    def _gang(self, row: int) -> CompiledGang:
+        return self.snapshot.cluster.gangs[self.gang[row]]
+
+
+class _Yielders:
+    """What runs, as far as it may be asked to yield."""
+
+    def __init__(self, snapshot: Snapshot, policy: SchedulingPolicy, margin: float) -> None:
+        self.snapshot = snapshot
+        self.margin = margin
+        self.ranks = policy.running_ranks(snapshot)
+        self.askable: Bools = ~policy.protected(snapshot)
+        self.floor = float(self.ranks[self.askable].min()) + self.margin if self.askable.any() else np.inf
+        self.min_workers = snapshot.running.ints_of("min_workers")
+
+    @cached_property
+    def borrowed(self) -> Bools:
+        """Gangs on capacity that their queue borrows."""
+        return borrowed(self.snapshot, self.ranks)
+
+    @cached_property
+    def order(self) -> Ints:
+        """Rows in the order in which they are asked."""
+        return preference(self.snapshot.running, borrowed=self.borrowed, ranks=self.ranks)
+
+    def room_for(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Room | None:
+        """Return the room that running gangs can make for a waiting workload."""
+        eligible = self._eligible(cycle, row, gang, workers)
+        if not eligible.any():
+            return None
+        if cycle.head is not None and cycle.reservation is None:
+            cycle.reserve_for_head()
+            eligible = self._eligible(cycle, row, gang, workers)
+        claim = Claim(gang, workers, int(cycle.queue[row]), workers * gang.demand, eligible)
+        return make_room(
+            claim, cycle.cells_for(row), cycle.usage if cycle.is_limited else None, cycle.snapshot.running,
+            order=self.order, needs=self.needs, min_workers=self.min_workers,
+        )  # fmt: skip
+
+    def _eligible(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Bools:
+        running, pending = cycle.snapshot.running, cycle.snapshot.pending
+        below = self.ranks + self.margin < cycle.ranks[row]
+        eligible = self.askable & (running.ints_of("priority") <= pending.ints_of("priority")[row])
+        if cycle.is_limited:
+            queue = int(cycle.queue[row])
+            entitled = cycle.usage.is_entitled(queue, workers * gang.demand)
+            mine = running.ints_of("queue") == queue
+            eligible &= (mine & below) | (self.borrowed & ~mine & (below | entitled))
+        else:
+            eligible &= below
+        if cycle.gone:
+            eligible[list(cycle.gone)] = False
+        if cycle.reservation is not None and cycle.outlasts(row):
+            eligible &= cycle.ends_s > cycle.reservation.start_s
+        return eligible
+
+    @cached_property
+    def needs(self) -> Ints:
+        """Units of the resources that quotas know, for each running row."""
+        snapshot, running = self.snapshot, self.snapshot.running
+        if not snapshot.queues.is_limited:
+            return np.zeros((len(running), len(snapshot.queues.resources)), dtype=np.int64)
+        sizes = zip(running.ints_of("gang"), running.ints_of("workers"), strict=True)
+        return np.array([snapshot.cluster.gangs[gang].demand * int(size) for gang, size in sizes])
+
+
+def _may_fit(free: Free, gang: CompiledGang) -> bool:
+    """Whether a gang could fit, by its GPUs alone: cheap, and never wrong when it says no."""
+    if not gang.devices:
+        return True
+    return gang.devices <= free.whole.max() and gang.devices * gang.gang.min_workers <= free.whole.sum()
+
+
+def _first_workers(placement: Placement, count: int) -> Placement:
+    """Return the part of a placement that holds its first `count` workers."""
+    kept = []
+    for node, workers in placement.workers:
+        if count > 0:
+            kept.append((node, min(workers, count)))
+            count -= workers
+    return Placement(tuple(kept))

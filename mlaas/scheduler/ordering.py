@@ -1,0 +1,359 @@
+"""The scheduling policies: who goes first, and who may be asked to yield for whom.
+
+A policy ranks what waits and what runs on one scale, higher first. Everything else (quota, fit, reservation, choice
+of victims) is the same for all of them, so a comparison compares orders, not implementations.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from mlaas.errors import ConfigError
+from mlaas.scheduler.estimates import exceeded, outlook
+from mlaas.scheduler.fairness import boost, fair_shares, virtual_start
+from mlaas.scheduler.tables import is_protected
+
+if TYPE_CHECKING:
+    from mlaas.scheduler.cluster import Bools, Ints
+    from mlaas.scheduler.estimates import Floats, Outlook
+    from mlaas.scheduler.snapshot import Snapshot
+    from mlaas.scheduler.tables import PendingTable, RunningTable
+
+_LEAST_SHARE = 1e-9
+
+
+class Blocked(Enum):
+    """What happens behind a workload that cannot start."""
+
+    STOP = "stop"
+    """Nothing passes it."""
+    RESERVE = "reserve"
+    """It gets a reservation; what does not delay that may pass."""
+
+
+class SchedulingPolicy(Protocol):
+    """An order of workloads."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    def blocked(self) -> Blocked:
+        """What happens behind a workload that cannot start."""
+
+    @property
+    def margin(self) -> float | None:
+        """How far a waiting workload must rank above a running one to make it yield; None = it never does."""
+
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Return the rank of each waiting row, higher first."""
+
+    def running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Return the rank of each running row on the same scale. Only asked when someone might have to yield."""
+
+    def protected(self, snapshot: Snapshot) -> Bools:
+        """Return the running gangs that are left in peace now."""
+
+    def pending_runtime_s(self, snapshot: Snapshot) -> Floats:
+        """Return how long each waiting workload is expected to run once placed."""
+
+    def running_left_s(self, snapshot: Snapshot) -> Floats:
+        """Return how long each running gang is expected to go on."""
+
+
+class _Stated:
+    """Parts shared by policies that take stated estimates as they are, and double those that were exceeded."""
+
+    blocked = Blocked.RESERVE
+    margin: float | None = None
+
+    def running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Return equal ranks: nobody yields."""
+        return np.zeros(len(snapshot.running))
+
+    def protected(self, snapshot: Snapshot) -> Bools:
+        """Return the running gangs that are left in peace now."""
+        return is_protected(snapshot.running, snapshot.now_s)
+
+    def pending_runtime_s(self, snapshot: Snapshot) -> Floats:
+        """Return how long each waiting workload is expected to run once placed."""
+        table = snapshot.pending
+        attained = table.floats_of("attained_s")
+        left: Floats = exceeded(table.floats_of("estimate_s"), attained) - attained + table.floats_of("restart_s")
+        return left
+
+    def running_left_s(self, snapshot: Snapshot) -> Floats:
+        """Return how long each running gang is expected to go on."""
+        table = snapshot.running
+        attained = table.attained_s(snapshot.now_s)
+        return _wall_s(exceeded(table.floats_of("estimate_s"), attained) - attained, table, snapshot.now_s)
+
+
+class Fifo(_Stated):
+    """First come, first served; nothing passes the first."""
+
+    name = "fifo"
+    blocked = Blocked.STOP
+
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
+        return -snapshot.pending.ints_of("sequence").astype(np.float64)
+
+
+class Easy(_Stated):
+    """First come, first served, with EASY backfill.
+
+    Source: Mu'alem and Feitelson, "Utilization, predictability, workloads, and user runtime estimates", IEEE TPDS 2001.
+    """
+
+    name = "easy"
+
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
+        return -snapshot.pending.ints_of("sequence").astype(np.float64)
+
+
+class ShortestJobFirst(_Stated):
+    """Shortest stated estimate first, never interrupted; backfill behind a reservation, so that wide gangs start."""
+
+    name = "sjf"
+
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
+        ranks: Floats = -snapshot.pending.floats_of("estimate_s")
+        return ranks
+
+
+class LeastAttainedService(_Stated):
+    """Three queues by GPU time received, first come first served in each, preemptive. It needs no estimates to rank.
+
+    Source: Gu et al., "Tiresias", NSDI 2019 (discretised two-dimensional least attained service).
+    """
+
+    name = "las"
+    margin = 0.5
+    thresholds_gpu_s = (3_600.0, 36_000.0)
+
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
+        return self._ranks(snapshot.pending, snapshot.pending.floats_of("attained_s"), snapshot)
+
+    def running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what runs."""
+        return self._ranks(snapshot.running, snapshot.running.attained_s(snapshot.now_s), snapshot)
+
+    def _ranks(self, table: PendingTable | RunningTable, attained_s: Floats, snapshot: Snapshot) -> Floats:
+        service = attained_s * table.floats_of("share") * _gpus(snapshot)
+        level = np.searchsorted(np.array(self.thresholds_gpu_s), service, side="right")
+        age = table.ints_of("sequence") / 2**40
+        ranks: Floats = -level - 0.25 * age
+        return ranks
+
+
+class FairShare(_Stated):
+    """Least served queue first (dominant shares, decaying usage), first come first served in each, uninterrupted."""
+
+    name = "fair"
+
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
+        table = snapshot.pending
+        weight = snapshot.queues.weight
+        return -virtual_start(
+            table.ints_of("queue"), table.floats_of("share"), table.ints_of("sequence"), snapshot.average_share, weight
+        )
+
+
+class ShortestRemainingService(_Stated):
+    """Least remaining service first by stated estimates, preemptive at once.
+
+    With true runtimes and free preemption it is the oracle.
+    """
+
+    name = "srsf-oracle"
+    margin = 0.0
+
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
+        return _least_service(self.pending_runtime_s(snapshot), snapshot.pending.floats_of("share"))
+
+    def running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what runs."""
+        return _least_service(self.running_left_s(snapshot), snapshot.running.floats_of("share"))
+
+    def protected(self, snapshot: Snapshot) -> Bools:
+        """Return the running gangs that are left in peace now."""
+        return snapshot.running.ints_of("preemptible") == 0
+
+
+class MlaasPolicy:
+    """The policy of this scheduler.
+
+    In this order: what has waited past its aging bound, the oldest first; priority; deadlines about to be missed;
+    work that its queue is guaranteed; then the rate at which a gang is likely to finish per share of the cluster that
+    it takes (`estimates.service_rate`), pulled towards queues that have had less than they are due. Whatever of this
+    sets a waiting gang above a running one by more than `margin` lets it make the other yield.
+
+    **Aging bound.** A workload has aged when it has waited longer than `aging_s` and `aging_stretch` times what it has run.
+    It then goes before every workload of its priority or less that has not, holds the reservation, and is preempted by
+    none of them until it has run enough to be young again, and at least `aging_turn_s`. So what can still start before
+    it are the workloads that aged earlier, and those that end before its reserved start; and however long the stream of
+    shorter work, it waits no longer than `aging_s`, `aging_stretch` times its runtime, and the turns of those.
+    """
+
+    name = "mlaas"
+    blocked = Blocked.RESERVE
+    margin: float | None = math.log(1.5)
+
+    aging_s = 30 * 86_400.0
+    aging_stretch = 10.0
+    aging_turn_s = 86_400.0
+    fairness_bound = 2.0
+
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
+        table = snapshot.pending
+        standing = _Standing(
+            table.floats_of("rate"),
+            table.floats_of("remaining_s"),
+            table.floats_of("attained_s"),
+            _entitled_pending(snapshot),
+        )
+        return self._ranks(table, standing, self._pull(snapshot), snapshot.now_s)
+
+    def running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what runs."""
+        table, now_s = snapshot.running, snapshot.now_s
+        expected = _outlook(table, now_s)
+        left_s = _wall_s(expected.remaining_s, table, now_s)
+        turn_s = np.maximum(table.attained_s(now_s) - self.aging_turn_s, 0.0)
+        standing = _Standing(expected.rate, left_s, turn_s, ~borrowed(snapshot, expected.rate))
+        return self._ranks(table, standing, self._pull(snapshot), now_s)
+
+    def _pull(self, snapshot: Snapshot) -> Floats:
+        active = np.zeros(len(snapshot.queues.queues), dtype=bool)
+        active[snapshot.pending.ints_of("queue")] = True
+        active[snapshot.running.ints_of("queue")] = True
+        return boost(snapshot.average_share, fair_shares(snapshot.queues, active), bound=self.fairness_bound)
+
+    def protected(self, snapshot: Snapshot) -> Bools:
+        """Return the running gangs that are left in peace now."""
+        return is_protected(snapshot.running, snapshot.now_s)
+
+    def pending_runtime_s(self, snapshot: Snapshot) -> Floats:
+        """Return how long each waiting workload is expected to run once placed."""
+        return snapshot.pending.floats_of("remaining_s")
+
+    def running_left_s(self, snapshot: Snapshot) -> Floats:
+        """Return how long each running gang is expected to go on."""
+        return _wall_s(_outlook(snapshot.running, snapshot.now_s).remaining_s, snapshot.running, snapshot.now_s)
+
+    def _ranks(self, table: PendingTable | RunningTable, standing: _Standing, pull: Floats, now_s: float) -> Floats:
+        ranks = (
+            np.log(standing.rate / np.maximum(table.floats_of("share"), _LEAST_SHARE)) + pull[table.ints_of("queue")]
+        )
+        deadline_s = table.floats_of("deadline_s")
+        if np.isfinite(deadline_s).any():
+            slack_s = deadline_s - now_s - standing.left_s
+            ranks += 2e3 * ((slack_s >= 0.0) & (slack_s < standing.left_s))
+        ranks += 1e3 * standing.entitled + 1e4 * table.ints_of("priority")
+        waited_s = table.waits_s(now_s)
+        if len(waited_s) and waited_s.max() > self.aging_s:
+            aged = waited_s > self.aging_s + self.aging_stretch * standing.attained_s
+            ranks = np.where(aged, 1e9 + waited_s / 86_400.0, ranks)
+        return ranks
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    rate: Floats
+    left_s: Floats
+    attained_s: Floats
+    entitled: Bools
+
+
+def _outlook(running: RunningTable, now_s: float) -> Outlook:
+    return outlook(running.floats_of("log_median"), running.floats_of("sigma"), running.attained_s(now_s))
+
+
+def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
+    """Return which running gangs stand on borrowed capacity: the least valuable ones above their queue's guarantee."""
+    table, tree = snapshot.running, snapshot.queues
+    if not tree.is_limited:
+        return np.ones(len(table), dtype=bool)
+    result = np.zeros(len(table), dtype=bool)
+    queue = table.ints_of("queue")
+    for row in np.unique(queue):
+        mine = np.flatnonzero(queue == row)
+        mine = mine[np.argsort(-value[mine], kind="stable")]
+        needs = [snapshot.cluster.gangs[table.ints_of("gang")[i]].demand * table.ints_of("workers")[i] for i in mine]
+        result[mine] = (np.cumsum(needs, axis=0) > tree.entitlement[row]).any(axis=1)
+    return result
+
+
+_ALL: tuple[SchedulingPolicy, ...] = (
+    Fifo(),
+    Easy(),
+    ShortestJobFirst(),
+    LeastAttainedService(),
+    FairShare(),
+    ShortestRemainingService(),
+    MlaasPolicy(),
+)
+POLICIES = {policy.name: policy for policy in _ALL}
+
+
+def policy_named(name: str) -> SchedulingPolicy:
+    """Return a policy by its name.
+
+    Raises:
+        ConfigError: there is no such policy.
+    """
+    if name not in POLICIES:
+        raise ConfigError("unknown_policy", f"no scheduling policy {name!r}; there are {', '.join(POLICIES)}")
+    return POLICIES[name]
+
+
+def _entitled_pending(snapshot: Snapshot) -> Bools:
+    """Waiting workloads that their queue's unused guarantee holds, each taken by itself."""
+    table, tree = snapshot.pending, snapshot.queues
+    if not tree.is_limited:
+        return np.zeros(len(table), dtype=bool)
+    usage, gangs = tree.usage(usage_by_leaf(snapshot)), snapshot.cluster.gangs
+    pairs, inverse = np.unique(np.stack([table.ints_of("queue"), table.ints_of("gang")]), axis=1, return_inverse=True)
+    known = [
+        usage.is_entitled(int(queue), gangs[gang].gang.min_workers * gangs[gang].demand) for queue, gang in pairs.T
+    ]
+    return np.array(known, dtype=bool)[inverse.reshape(-1)]
+
+
+def usage_by_leaf(snapshot: Snapshot) -> Ints:
+    """Return the units that each queue's own running gangs hold, queues x resources."""
+    table, tree = snapshot.running, snapshot.queues
+    usage = np.zeros((len(tree.queues), len(tree.resources)), dtype=np.int64)
+    gangs, inverse = np.unique(table.ints_of("gang"), return_inverse=True)
+    if len(gangs):
+        per_worker = np.array([snapshot.cluster.gangs[gang].demand for gang in gangs])
+        np.add.at(usage, table.ints_of("queue"), per_worker[inverse] * table.ints_of("workers")[:, None])
+    return usage
+
+
+def _gpus(snapshot: Snapshot) -> float:
+    return max(snapshot.cluster.gpu_units, 10_000) / 10_000
+
+
+def _least_service(left_s: Floats, share: Floats) -> Floats:
+    ranks: Floats = -np.log(np.maximum(left_s, 1e-3) * np.maximum(share, _LEAST_SHARE))
+    return ranks
+
+
+def _wall_s(left_s: Floats, table: RunningTable, now_s: float) -> Floats:
+    """Seconds by the clock for `left_s` seconds at full size, after any restart under way."""
+    wall: Floats = left_s / table.floats_of("speed") + np.maximum(table.floats_of("productive_from_s") - now_s, 0.0)
+    return wall

@@ -1,0 +1,181 @@
+"""Who shrinks or yields so that a gang can start.
+
+Elastic gangs shrink before any gang yields. Then capacity goes from the least valuable up: borrowed before
+guaranteed, lower priority before higher, lower rank before higher, and among equals the gang whose restart wastes the
+least. Taken is the shortest run of that order that makes room, less everyone in it who turns out not to be needed:
+the most valuable gang that has to yield is the least valuable it can be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlaas.scheduler.cluster import Free
+from mlaas.scheduler.placement import find_nodes, most_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlaas.scheduler.cluster import Bools, CompiledGang, Ints
+    from mlaas.scheduler.estimates import Floats
+    from mlaas.scheduler.quota import Usage
+    from mlaas.scheduler.tables import RunningTable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """A gang that wants room, and from whom it may take it."""
+
+    gang: CompiledGang
+    workers: int
+    queue: int
+    need: Ints
+    """Units of the resources that quotas know."""
+    eligible: Bools
+    """Running rows that may be asked."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """Room made for a gang."""
+
+    nodes: tuple[tuple[int, int], ...]
+    shrunk: tuple[int, ...]
+    """Elastic rows cut to their smallest size."""
+    yielding: tuple[int, ...]
+    """Rows that give back everything."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Units:
+    """What can be taken, in the order it is taken: unit u frees the cells with `unit == u` from row `rows[u]`."""
+
+    rows: Ints
+    shrinks: Bools
+    unit: Ints
+    """Unit of each held cell; past the last unit where it is not to be had."""
+    cell: Ints
+    amount: Ints
+    refunds: Ints
+    """Units of the resources that quotas know, for each unit."""
+
+
+def preference(running: RunningTable, *, borrowed: Bools, ranks: Floats) -> Ints:
+    """Return the rows in the order in which they are asked to yield."""
+    lost = running.floats_of("restart_s") * running.floats_of("share")
+    coarse = np.round(2.0 * ranks)
+    return np.lexsort((running.ints_of("sequence"), lost, coarse, running.ints_of("priority"), ~borrowed))
+
+
+def make_room(
+    claim: Claim, free: Free, usage: Usage | None, running: RunningTable, *, order: Ints, needs: Ints, min_workers: Ints
+) -> Room | None:
+    """Return the least valuable running work whose capacity lets a gang start, or None when there is not enough of it.
+
+    Args:
+        claim: The gang, and whom it may ask.
+        free: Free cells of the plan.
+        usage: Quota usage of the plan; None when no quota binds.
+        running: What runs.
+        order: All rows, the first to be asked first (`preference`).
+        needs: Units that each row holds of the resources that quotas know (rows x resources).
+        min_workers: Smallest size of each row's gang.
+    """
+    units = _units(claim, running, order=order, needs=needs, min_workers=min_workers)
+    if not len(units.rows):
+        return None
+
+    def enough(taken: Bools) -> Free | None:
+        if not _quota_fits(claim, usage, running, units, taken):
+            return None
+        there = _freed(free, units, taken)
+        return there if most_workers(there, claim.gang) >= claim.workers else None
+
+    count = _fewest(len(units.rows), lambda number: enough(np.arange(len(units.rows)) < number) is not None)
+    if count is None:
+        return None
+    taken = np.arange(len(units.rows)) < count
+    there = _freed(free, units, taken)
+    nodes = find_nodes(there, claim.gang, workers=claim.workers)
+    if nodes is None:
+        return None
+    there_only = taken & _lies_on(units, [row for row, _ in nodes], width=free.cells.shape[1])
+    if enough(there_only) is not None:
+        taken = there_only
+    for number in np.flatnonzero(taken)[::-1]:
+        taken[number] = False
+        if enough(taken) is None:
+            taken[number] = True
+    there = _freed(free, units, taken)
+    nodes = find_nodes(there, claim.gang, workers=claim.workers)
+    if nodes is None:
+        return None
+    yielding = {int(row) for row in units.rows[taken & ~units.shrinks]}
+    shrunk = {int(row) for row in units.rows[taken & units.shrinks]} - yielding
+    return Room(tuple(nodes), tuple(sorted(shrunk)), tuple(sorted(yielding)))
+
+
+def _fewest(limit: int, is_enough: Callable[[int], bool]) -> int | None:
+    """Return the smallest number that is enough, when every larger one is too."""
+    if not is_enough(limit):
+        return None
+    low, high = 1, limit
+    while low < high:
+        middle = (low + high) // 2
+        if is_enough(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _units(claim: Claim, running: RunningTable, *, order: Ints, needs: Ints, min_workers: Ints) -> _Units:
+    asked = order[claim.eligible[order]]
+    workers = running.ints_of("workers")
+    elastic = asked[workers[asked] > min_workers[asked]]
+    count = len(elastic) + len(asked)
+    nowhere = count
+    shrink_unit = np.full(len(running), nowhere)
+    shrink_unit[elastic] = np.arange(len(elastic))
+    yield_unit = np.full(len(running), nowhere)
+    yield_unit[asked] = len(elastic) + np.arange(len(asked))
+    row, cell, amount, worker = running.entries()
+    extra = (shrink_unit[row] < nowhere) & (worker >= min_workers[row])
+    unit = np.where(extra, shrink_unit[row], yield_unit[row])
+    live = (amount > 0) & (unit < nowhere)
+    part = ((workers - min_workers) / np.maximum(workers, 1))[:, None]
+    shrink_refund = np.rint(needs * part).astype(np.int64)
+    rest = needs.copy()
+    rest[elastic] -= shrink_refund[elastic]
+    return _Units(
+        rows=np.concatenate([elastic, asked]),
+        shrinks=np.arange(count) < len(elastic),
+        unit=unit[live],
+        cell=cell[live],
+        amount=amount[live],
+        refunds=np.concatenate([shrink_refund[elastic], rest[asked]]),
+    )
+
+
+def _lies_on(units: _Units, nodes: list[int], *, width: int) -> Bools:
+    """Return which units free a cell of these nodes."""
+    inside = np.isin(units.cell // width, nodes)
+    lies: Bools = np.bincount(units.unit[inside], minlength=len(units.rows)) > 0
+    return lies
+
+
+def _freed(free: Free, units: _Units, taken: Bools) -> Free:
+    given = taken[units.unit]
+    back = np.bincount(units.cell[given], weights=units.amount[given], minlength=free.flat.size).astype(np.int64)
+    return Free(free.cells + back.reshape(free.cells.shape), free.num_devices)
+
+
+def _quota_fits(claim: Claim, usage: Usage | None, running: RunningTable, units: _Units, taken: Bools) -> bool:
+    if usage is None:
+        return True
+    by_leaf = usage.by_leaf.copy()
+    np.subtract.at(by_leaf, running.ints_of("queue")[units.rows[taken]], units.refunds[taken])
+    return usage.tree.usage(by_leaf).fits(claim.queue, claim.need)

@@ -1,0 +1,25 @@
+"""All that a decision depends on, in one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlaas.scheduler.cluster import ClusterIndex
+    from mlaas.scheduler.estimates import Floats
+    from mlaas.scheduler.quota import QueueTree
+    from mlaas.scheduler.tables import PendingTable, RunningTable
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The world at one moment. It points to its owner's indexes: decide before you change them."""
+
+    now_s: float
+    cluster: ClusterIndex
+    queues: QueueTree
+    pending: PendingTable
+    running: RunningTable
+    average_share: Floats
+    """Decayed dominant share of each queue."""

@@ -1,0 +1,255 @@
+"""Workloads that wait and workloads that run, as columns.
+
+A table is an index that its owner (the live scheduler, the simulator) keeps up to date by `add` and `remove`, each in
+constant time, so that a snapshot of ten thousand workloads costs nothing to take. A decision only reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlaas.scheduler.estimates import outlook
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mlaas.scheduler.cluster import Allocation, Bools, ClusterIndex, CompiledGang, Ints
+    from mlaas.scheduler.estimates import Belief, Floats
+    from mlaas.scheduler.types import Workload
+
+DEFAULT_MIN_RUNTIME_S = 300.0
+"""A gang is left in peace this long once placed, if it says nothing else: with a restart of a minute, a fifth is the
+most that restarts cost.
+"""
+RESTARTS_PER_MIN_RUNTIME = 5.0
+"""A gang whose restart costs more is left in peace this many restarts long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a workload has had so far."""
+
+    attained_s: float = 0.0
+    """Time it ran at full size, restarts not counted: what its checkpoint holds."""
+    waited_s: float = 0.0
+    """Time it spent in the queue before its present wait or run."""
+    restart_owed_s: float = 0.0
+    """What its next start spends before it goes on: 0 at the first start."""
+
+
+class _Columns:
+    """Rows side by side in growing arrays. Removing moves the last row into the hole."""
+
+    floats: tuple[str, ...] = (
+        "waited_s", "estimate_s", "log_median", "sigma", "attained_s", "share", "deadline_s", "restart_s",
+    )  # fmt: skip
+    ints: tuple[str, ...] = (
+        "sequence",
+        "gang",
+        "queue",
+        "priority",
+        "workers",
+        "min_workers",
+        "max_workers",
+        "preemptible",
+    )
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.workloads: list[Workload] = []
+        self.row_of: dict[str, int] = {}
+        self._arrays: dict[str, NDArray[np.float64] | NDArray[np.int64]] = {
+            **{name: np.zeros(64) for name in self.floats},
+            **{name: np.zeros(64, dtype=np.int64) for name in self.ints},
+        }
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def floats_of(self, name: str) -> Floats:
+        """Return a column of floats, a value per row."""
+        column: Floats = self._arrays[name][: len(self.ids)]  # type: ignore[assignment]  # one dict holds both kinds
+        return column
+
+    def ints_of(self, name: str) -> Ints:
+        """Return a column of integers, a value per row."""
+        column: Ints = self._arrays[name][: len(self.ids)]  # type: ignore[assignment]  # one dict holds both kinds
+        return column
+
+    def _append(self, workload: Workload, values: dict[str, float]) -> int:
+        row = len(self.ids)
+        if row == len(self._arrays["sequence"]):
+            self._arrays = {name: np.concatenate([array, np.zeros_like(array)]) for name, array in self._arrays.items()}
+        self.ids.append(workload.id)
+        self.workloads.append(workload)
+        self.row_of[workload.id] = row
+        for name, value in values.items():
+            self._arrays[name][row] = value
+        return row
+
+    def _drop(self, workload_id: str) -> tuple[int, int]:
+        """Remove a row; return it, and the row that moved into it."""
+        row, last = self.row_of.pop(workload_id), len(self.ids) - 1
+        if row != last:
+            moved = self.ids[last]
+            self.ids[row], self.workloads[row] = moved, self.workloads[last]
+            self.row_of[moved] = row
+            for array in self._arrays.values():
+                array[row] = array[last]
+        self.ids.pop()
+        self.workloads.pop()
+        return row, last
+
+
+def _values(
+    workload: Workload, *, sequence: int, gang: int, queue: int, share: float, belief: Belief, progress: Progress
+) -> dict[str, float]:
+    estimate = workload.estimate_s
+    return {
+        "sequence": sequence,
+        "gang": gang,
+        "queue": queue,
+        "priority": workload.priority,
+        "min_workers": workload.gang.min_workers,
+        "max_workers": workload.gang.max_workers,
+        "preemptible": workload.preemptible,
+        "estimate_s": np.exp(belief.log_median) if estimate is None else estimate,
+        "log_median": belief.log_median,
+        "sigma": belief.sigma,
+        "attained_s": progress.attained_s,
+        "waited_s": progress.waited_s,
+        "share": share,
+        "deadline_s": np.inf if workload.deadline_s is None else workload.deadline_s,
+    }
+
+
+class PendingTable(_Columns):
+    """Workloads that wait. `workers` and the dominant `share` are of the gang's smallest size."""
+
+    floats = (*_Columns.floats, "rate", "remaining_s", "queued_s")
+
+    def add(
+        self, workload: Workload, *, sequence: int, gang: int, queue: int, share: float, belief: Belief, progress:
+        Progress, now_s: float,
+    ) -> None:  # fmt: skip
+        """Queue a workload. `sequence` orders workloads that are otherwise equal, the first accepted first."""
+        values = _values(
+            workload, sequence=sequence, gang=gang, queue=queue, share=share, belief=belief, progress=progress
+        )
+        expected = outlook(np.array([belief.log_median]), np.array([belief.sigma]), np.array([progress.attained_s]))
+        values["rate"] = 1.0 / (1.0 / float(expected.rate[0]) + progress.restart_owed_s)
+        values["remaining_s"] = float(expected.remaining_s[0]) + progress.restart_owed_s
+        values["restart_s"] = progress.restart_owed_s
+        values["queued_s"] = now_s
+        values["workers"] = workload.gang.min_workers
+        self._append(workload, values)
+
+    def waits_s(self, now_s: float) -> Floats:
+        """Return how long each workload has waited, over all its waits."""
+        waits: Floats = self.floats_of("waited_s") + (now_s - self.floats_of("queued_s"))
+        return waits
+
+    def remove(self, workload_id: str) -> None:
+        """Take a workload out of the queue."""
+        self._drop(workload_id)
+
+
+class RunningTable(_Columns):
+    """Workloads that run, and the cells that they hold. `share` and `workers` are of their present size."""
+
+    floats = (*_Columns.floats, "productive_from_s", "protected_until_s", "speed")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allocations: dict[str, Allocation] = {}
+        self._entries: dict[str, Ints] = {
+            name: np.zeros(64, dtype=np.int64) for name in ("row", "cell", "amount", "worker")
+        }
+        self._positions: dict[str, Ints] = {}
+        self._vacant: list[int] = list(range(63, -1, -1))
+
+    def add(
+        self, workload: Workload, allocation: Allocation, *, sequence: int, gang: int, queue: int, share: float,
+        belief: Belief, progress: Progress, now_s: float,
+    ) -> None:  # fmt: skip
+        """Record a gang that was placed at `now_s`."""
+        values = _values(
+            workload, sequence=sequence, gang=gang, queue=queue, share=share, belief=belief, progress=progress
+        )
+        workers = sum(count for _, count in allocation.nodes)
+        values["workers"] = workers
+        values["speed"] = workers / workload.gang.max_workers
+        values["restart_s"] = workload.restart_cost_s
+        values["productive_from_s"] = now_s + progress.restart_owed_s
+        values["protected_until_s"] = now_s + min_runtime_s(workload)
+        row = self._append(workload, values)
+        self._hold(workload.id, row, allocation)
+
+    def remove(self, workload_id: str) -> Allocation:
+        """Take out a gang that ended or yielded; return the cells that it held."""
+        row, last = self._drop(workload_id)
+        positions = self._positions.pop(workload_id)
+        self._entries["amount"][positions] = 0
+        self._entries["row"][positions] = 0
+        self._vacant.extend(int(position) for position in positions)
+        if row != last:
+            self._entries["row"][self._positions[self.ids[row]]] = row
+        return self.allocations.pop(workload_id)
+
+    def entries(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """Return (row of the gang, cell, amount, its worker) for each cell held; vacant entries have amount 0."""
+        held = self._entries
+        return held["row"], held["cell"], held["amount"], held["worker"]
+
+    def waits_s(self, now_s: float) -> Floats:
+        """Return how long each gang had waited, over all its waits; `now_s` does not matter once it runs."""
+        return self.floats_of("waited_s")
+
+    def attained_s(self, now_s: float) -> Floats:
+        """Return what each gang's checkpoint would hold now: its time at full size, restarts not counted."""
+        ran = np.maximum(now_s - self.floats_of("productive_from_s"), 0.0) * self.floats_of("speed")
+        attained: Floats = self.floats_of("attained_s") + ran
+        return attained
+
+    def _hold(self, workload_id: str, row: int, allocation: Allocation) -> None:
+        count = len(allocation.cells)
+        while len(self._vacant) < count:
+            size = len(self._entries["row"])
+            self._entries = {
+                name: np.concatenate([array, np.zeros_like(array)]) for name, array in self._entries.items()
+            }
+            self._vacant = [*range(2 * size - 1, size - 1, -1), *self._vacant]
+        positions = np.array([self._vacant.pop() for _ in range(count)], dtype=np.int64)
+        self._entries["row"][positions] = row
+        self._entries["cell"][positions] = allocation.cells
+        self._entries["amount"][positions] = allocation.amounts
+        self._entries["worker"][positions] = allocation.workers
+        self._positions[workload_id] = positions
+        self.allocations[workload_id] = allocation
+
+
+def min_runtime_s(workload: Workload) -> float:
+    """Return how long a placed gang is left in peace."""
+    if workload.min_runtime_s is not None:
+        return workload.min_runtime_s
+    return max(DEFAULT_MIN_RUNTIME_S, RESTARTS_PER_MIN_RUNTIME * workload.restart_cost_s)
+
+
+def dominant_share(gang: CompiledGang, cluster: ClusterIndex, *, workers: int) -> float:
+    """Return the largest part of any one resource of the cluster that `workers` take.
+
+    Source: Ghodsi et al., "Dominant Resource Fairness", NSDI 2011.
+    """
+    parts = [amount / cluster.totals[column] for column, amount in gang.scalars if cluster.totals[column]]
+    if gang.gpu_units and cluster.gpu_units:
+        parts.append(gang.gpu_units / cluster.gpu_units)
+    return float(workers * max(parts, default=0.0))
+
+
+def is_protected(running: RunningTable, now_s: float) -> Bools:
+    """Return which gangs may not be asked to yield: within their minimum runtime, or not preemptible."""
+    protected: Bools = (running.ints_of("preemptible") == 0) | (running.floats_of("protected_until_s") > now_s)
+    return protected

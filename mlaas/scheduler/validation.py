@@ -1,0 +1,252 @@
+"""What is refused at the door, so that a decision never meets it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from mlaas.errors import AdmissionError, ConfigError
+from mlaas.scheduler.cluster import ClusterIndex
+from mlaas.scheduler.placement import most_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from mlaas.scheduler.types import Gang, Node, Queue, Resources, Workload
+
+MOST_WORKERS = 100_000
+"""No gang has more workers; a larger number is a slip of the keyboard."""
+MOST_OF_A_RESOURCE = 1e6
+"""No worker needs more of a resource, memory aside."""
+MOST_MEMORY_BYTES = 2**50
+MOST_PRIORITY = 10_000
+
+
+def check_workload(
+    workload: Workload, *, cluster: ClusterIndex, queues: Collection[str], may_grow: bool = False
+) -> None:
+    """Refuse a workload that could never run.
+
+    Args:
+        workload: What is submitted.
+        cluster: The nodes there are.
+        queues: Names of the queues that take workloads.
+        may_grow: Whether an autoscaler may add nodes; then a gang that does not fit today is accepted.
+
+    Raises:
+        AdmissionError: an amount is negative, not a number, absurd or an impossible share; the queue is unknown; no
+            node has a label; or the gang is larger than the empty cluster, in which case the message names the
+            largest that fits.
+    """
+    _check_times(workload)
+    _check_gang(workload)
+    if workload.queue not in queues:
+        raise AdmissionError(
+            "unknown_queue",
+            f"{workload.id}: no queue {workload.queue!r}; there are {', '.join(sorted(queues)) or 'none'}",
+        )
+    if not may_grow:
+        _check_fit(workload, cluster)
+
+
+def check_dependencies(depends_on: Mapping[str, Iterable[str]]) -> None:
+    """Refuse workloads that wait for each other in a circle, or for one that does not exist.
+
+    Args:
+        depends_on: For each workload, the workloads that must finish before it.
+
+    Raises:
+        AdmissionError: there is a circle, named in the message, or an unknown workload.
+    """
+    done: set[str] = set()
+    for start in depends_on:
+        path: list[str] = []
+        stack = [(start, False)]
+        while stack:
+            workload_id, is_left = stack.pop()
+            if is_left:
+                done.add(path.pop())
+            elif workload_id in path:
+                circle = " -> ".join([*path[path.index(workload_id) :], workload_id])
+                raise AdmissionError(
+                    "cyclic_dependency", f"workloads wait for each other: {circle}; remove one of the links"
+                )
+            elif workload_id not in depends_on:
+                raise AdmissionError("unknown_dependency", f"{path[-1]} depends on {workload_id}, which does not exist")
+            elif workload_id not in done:
+                path.append(workload_id)
+                stack.append((workload_id, True))
+                stack.extend((needed, False) for needed in depends_on[workload_id])
+
+
+def check_queues(queues: Sequence[Queue], nodes: Sequence[Node]) -> None:
+    """Refuse queues that contradict each other or promise more than there is.
+
+    Raises:
+        ConfigError: a name is used twice, a parent is unknown or its own ancestor, an amount is not a finite positive
+            number, a weight is not positive, children are guaranteed more than their cohort names, a lending limit
+            exceeds what there is to lend, or all guarantees together exceed the cluster.
+    """
+    by_name = {queue.name: queue for queue in queues}
+    if len(by_name) < len(queues):
+        names = [queue.name for queue in queues]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ConfigError("queue_twice", f"queues defined twice: {', '.join(twice)}; quotas must not overlap")
+    for queue in queues:
+        _check_amounts(queue)
+        _check_ancestry(queue, by_name)
+    for queue in queues:
+        _check_cohort(queue, [child for child in queues if child.parent == queue.name])
+    _check_total(queues, nodes)
+
+
+def _check_times(workload: Workload) -> None:
+    for name, value in (
+        ("estimate_s", workload.estimate_s),
+        ("deadline_s", workload.deadline_s),
+        ("min_runtime_s", workload.min_runtime_s),
+        ("restart_cost_s", workload.restart_cost_s),
+        ("submitted_s", workload.submitted_s),
+    ):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise AdmissionError(
+                "bad_time", f"{workload.id}: {name} is {value}; it is a finite number of seconds, 0 or more"
+            )
+    if workload.estimate_s == 0:
+        raise AdmissionError("bad_time", f"{workload.id}: estimate_s is 0; leave it out if the runtime is unknown")
+    if abs(workload.priority) > MOST_PRIORITY:
+        raise AdmissionError(
+            "bad_priority", f"{workload.id}: priority {workload.priority} is not within ±{MOST_PRIORITY}"
+        )
+    if workload.max_retries < 0:
+        raise AdmissionError(
+            "bad_retries", f"{workload.id}: max_retries is {workload.max_retries}; 0 means one attempt"
+        )
+
+
+def _check_gang(workload: Workload) -> None:
+    gang = workload.gang
+    if not 1 <= gang.min_workers <= gang.max_workers <= MOST_WORKERS:
+        raise AdmissionError(
+            "bad_gang",
+            f"{workload.id}: {gang.min_workers}..{gang.max_workers} workers; it is 1 <= min <= max <= {MOST_WORKERS}",
+        )
+    if not gang.worker.amounts():
+        raise AdmissionError("bad_resources", f"{workload.id}: a worker that needs no resource cannot be scheduled")
+    _check_resources(workload.id, gang.worker)
+
+
+def _check_resources(workload_id: str, worker: Resources) -> None:
+    for name, amount in worker.amounts().items():
+        most = MOST_MEMORY_BYTES if name == "memory" else MOST_OF_A_RESOURCE
+        if not (math.isfinite(amount) and 0 < amount <= most):
+            raise AdmissionError(
+                "bad_resources", f"{workload_id}: {amount} {name} for each worker; it is above 0, at most {most:g}"
+            )
+        if amount < 1e-4:
+            raise AdmissionError(
+                "bad_resources", f"{workload_id}: {amount} {name} is finer than 1/10,000, the smallest amount"
+            )
+    if worker.gpus > 1 and worker.gpus != int(worker.gpus):
+        raise AdmissionError(
+            "bad_resources",
+            f"{workload_id}: {worker.gpus} GPUs for each worker; it is whole, or a share below 1",
+        )
+
+
+def _check_fit(workload: Workload, cluster: ClusterIndex) -> None:
+    gang = workload.gang
+    wants_labels = gang.labels or gang.topology is not None
+    present = {label for node in cluster.nodes for label in node.labels} if wants_labels else set()
+    for key, value in gang.labels:
+        if (key, value) not in present:
+            values = sorted(have for name, have in present if name == key)
+            raise AdmissionError(
+                "unknown_label",
+                f"{workload.id}: no node has the label {key}={value}; values of {key}: {', '.join(values) or 'none'}",
+            )
+    if gang.topology is not None and gang.topology not in {key for key, _ in present}:
+        raise AdmissionError("unknown_label", f"{workload.id}: no node has the topology label {gang.topology!r}")
+    compiled = cluster.gangs[cluster.compile(gang)]
+    most = most_workers(cluster.empty(), compiled)
+    if most < gang.min_workers:
+        raise AdmissionError(
+            "gang_too_large", f"{workload.id}: {gang.min_workers} workers of {_text(gang)}; {_largest(most)}"
+        )
+
+
+def _largest(most: int) -> str:
+    if not most:
+        return "no node of the cluster holds even one"
+    return f"the largest gang of such workers that the empty cluster holds has {most}"
+
+
+def _text(gang: Gang) -> str:
+    return " + ".join(f"{amount:g} {name}" for name, amount in gang.worker.amounts().items())
+
+
+def _check_amounts(queue: Queue) -> None:
+    for field, limits in (
+        ("guarantee", queue.guarantee),
+        ("borrowing_limit", queue.borrowing_limit),
+        ("lending_limit", queue.lending_limit),
+    ):
+        for name, amount in limits:
+            if not (math.isfinite(amount) and 0 <= amount <= MOST_MEMORY_BYTES):
+                raise ConfigError(
+                    "bad_quota", f"queue {queue.name}: {field} of {name} is {amount}; it is a finite number, 0 or more"
+                )
+    if not (math.isfinite(queue.weight) and queue.weight > 0):
+        raise ConfigError("bad_quota", f"queue {queue.name}: weight is {queue.weight}; it is above 0")
+
+
+def _check_ancestry(queue: Queue, by_name: Mapping[str, Queue]) -> None:
+    seen = [queue.name]
+    parent = queue.parent
+    while parent is not None:
+        if parent not in by_name:
+            raise ConfigError(
+                "unknown_queue", f"queue {seen[-1]}: no parent {parent!r}; define it, or leave `parent` out"
+            )
+        if parent in seen:
+            raise ConfigError("cyclic_queues", f"queues are their own ancestors: {' -> '.join([*seen, parent])}")
+        seen.append(parent)
+        parent = by_name[parent].parent
+
+
+def _check_cohort(queue: Queue, children: Sequence[Queue]) -> None:
+    """A cohort that names a guarantee owns it; its children's guarantees are parts of it."""
+    named = dict(queue.guarantee)
+    for name, amount in dict(queue.lending_limit).items():
+        has = named.get(name, 0.0) + sum(dict(child.guarantee).get(name, 0.0) for child in children)
+        if amount > has:
+            raise ConfigError(
+                "bad_quota",
+                f"queue {queue.name}: lends {amount:g} {name} and is guaranteed {has:g}; lower `lending_limit`",
+            )
+    for name, amount in named.items():
+        promised = sum(dict(child.guarantee).get(name, 0.0) for child in children)
+        if children and promised > amount:
+            raise ConfigError(
+                "quota_exceeds_cohort",
+                f"queues below {queue.name} are guaranteed {promised:g} {name}, which has {amount:g}; lower theirs",
+            )
+
+
+def _check_total(queues: Sequence[Queue], nodes: Sequence[Node]) -> None:
+    capacity: dict[str, float] = {}
+    for node in nodes:
+        for name, amount in node.capacity.amounts().items():
+            capacity[name] = capacity.get(name, 0.0) + amount
+    parents = {queue.parent for queue in queues}
+    promised: dict[str, float] = {}
+    for queue in queues:
+        if queue.name not in parents:
+            for name, amount in queue.guarantee:
+                promised[name] = promised.get(name, 0.0) + amount
+    for name, amount in promised.items():
+        if amount > capacity.get(name, 0.0):
+            raise ConfigError(
+                "quota_exceeds_cluster",
+                f"queues are guaranteed {amount:g} {name}, and the cluster has {capacity.get(name, 0.0):g}",
+            )
