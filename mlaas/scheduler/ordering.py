@@ -200,11 +200,10 @@ class MlaasPolicy:
     it takes (`estimates.service_rate`), pulled towards queues that have had less than they are due. Whatever of this
     sets a waiting gang above a running one by more than `margin` lets it make the other yield.
 
-    **Aging bound.** A workload has aged when it has waited longer than `aging_s` and `aging_stretch` times what it has run.
-    It then goes before every workload of its priority or less that has not, holds the reservation, and is preempted by
-    none of them until it has run enough to be young again, and at least `aging_turn_s`. So what can still start before
-    it are the workloads that aged earlier, and those that end before its reserved start; and however long the stream of
-    shorter work, it waits no longer than `aging_s`, `aging_stretch` times its runtime, and the turns of those.
+    **Aging bound.** A workload has aged when it has waited longer than `aging_s` and `aging_stretch` times what it has
+    run. It then goes before every workload of its priority or less that has not, holds the reservation, and is
+    preempted by none of them until it has run enough to be young again, and at least `aging_turn_s`. What can still
+    start before it are workloads that aged earlier, and those that end before its reserved start.
     """
 
     name = "mlaas"
