@@ -178,6 +178,9 @@ def test_ray_job_submit_does_the_same_and_the_new_version_replaces_the_old_witho
     command = [ray, "job", "submit", "--address", instance.settings.dashboard_url, "--working-dir", str(ROOT), "--"]
     job = [*command, "python", "-m", "jobs.train_lm", "--recipe", str(recipe)]
     subprocess.run(job, env=instance.env, check=True, timeout=600, capture_output=True)
+    newest = json.loads(instance.run("jobs", "--json").stdout)[0]
+    assert newest["entrypoint"].startswith("python -m jobs.train_lm")
+    assert newest["status"] == "SUCCEEDED"
     versions = [model["version"] for model in json.loads(instance.run("models", "--json").stdout)]
     assert versions == [2, 1]
     deploying = subprocess.Popen(
