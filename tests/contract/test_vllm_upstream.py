@@ -56,11 +56,14 @@ def num_running(url: str) -> int:
 
 def leave_in_mid_stream(gateway_url: str, key: str, engine_url: str, body: dict[str, object]) -> None:
     """Ask for a long answer, leave once the engine works on it, and wait until the engine is idle again."""
+    wait_until(lambda: num_running(engine_url) == 0, what="earlier requests to end", timeout_s=60)
     connection = http.client.HTTPConnection(gateway_url.removeprefix("http://"), timeout=30)
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"authorization": f"Bearer {key}"})
-    wait_until(lambda: num_running(engine_url) == 1, what="the engine to begin", timeout_s=10)
-    connection.sock.close()
-    connection.close()
+    try:
+        wait_until(lambda: num_running(engine_url) == 1, what="the engine to begin", timeout_s=60)
+    finally:
+        connection.sock.close()
+        connection.close()
     wait_until(lambda: num_running(engine_url) == 0, what="the engine to be idle", timeout_s=3)
 
 
