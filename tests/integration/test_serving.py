@@ -26,6 +26,7 @@ from mlaas.serving.engine import Engine, EngineSpec, free_port, installed_device
 from mlaas.serving.types import Endpoint
 from mlaas.tracking.registry import Registry
 from tests.fakes.tiny_llama import write_tiny_llama
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,10 +145,47 @@ def test_a_killed_registry_comes_back_without_a_gap(instance: Instance, watcher:
     assert complete(before[0], api_key=before[0].api_key).status_code == 200
 
 
-def test_a_killed_engine_is_withdrawn_at_once_and_replaced(instance: Instance, watcher: Watcher) -> None:
+class GatewayLoad:
+    """Callers that ask the gateway one after the other, and keep the status of each answer."""
+
+    def __init__(self, instance: Instance, *, num_callers: int) -> None:
+        created = json.loads(instance.run("keys", "create", "--json").stdout)
+        self.statuses: list[int] = []
+        self._is_over = threading.Event()
+        self._gateway = Endpoint(model=NAME, url=instance.settings.gateway_url, replica_id="", api_key=created["key"])
+        wait_until(lambda: self._ask() == 200, what="the gateway to know key and model", timeout_s=30)
+        self._threads = [threading.Thread(target=self._call) for _ in range(num_callers)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for_answers(self, number: int) -> None:
+        seen = len(self.statuses)
+        wait_until(lambda: len(self.statuses) >= seen + number, what=f"{number} answers more", timeout_s=60)
+
+    def _ask(self) -> int:
+        return complete(self._gateway, api_key=self._gateway.api_key).status_code
+
+    def _call(self) -> None:
+        while not self._is_over.is_set():
+            self.statuses.append(self._ask())
+
+
+def test_an_engine_killed_under_load_is_replaced_and_no_caller_notices(instance: Instance, watcher: Watcher) -> None:
     doomed, other = watcher.wait_for(lambda endpoints: len(endpoints) == 2, timeout_s=30)
     _, engine = engine_of(instance, doomed)
-    engine[-1].kill()
+    load = GatewayLoad(instance, num_callers=8)
+    try:
+        load.wait_for_answers(50)
+        engine[-1].kill()
+        load.wait_for_answers(200)
+    finally:
+        load.stop()
+    assert set(load.statuses) == {200}
     assert watcher.wait_for(lambda endpoints: len(endpoints) == 1, timeout_s=WITHDRAWAL_S) == (other,)
     gone, _ = psutil.wait_procs(engine, timeout=30)
     assert len(gone) == len(engine)
