@@ -17,7 +17,7 @@ CHECKOUT = Path(__file__).parents[2]
 RECIPE = Path("jobs/recipes/stdlib_tiny.toml")
 MODEL = "tiny-python"
 PROMPT = "def "
-COMPLETION_TOKENS = 64
+COMPLETION_TOKENS = 32
 
 
 def demo() -> None:
