@@ -55,15 +55,24 @@ def num_running(url: str) -> int:
 
 
 def leave_in_mid_stream(gateway_url: str, key: str, engine_url: str, body: dict[str, object]) -> None:
-    """Ask for a long answer, leave once the engine works on it, and wait until the engine is idle again."""
+    """Ask for a long answer, leave once the engine works on it, and wait until the engine is idle again.
+
+    A random model may end an answer before anyone has seen the engine work: then it is asked again.
+    """
     wait_until(lambda: num_running(engine_url) == 0, what="earlier requests to end", timeout_s=60)
-    connection = http.client.HTTPConnection(gateway_url.removeprefix("http://"), timeout=30)
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"authorization": f"Bearer {key}"})
-    try:
-        wait_until(lambda: num_running(engine_url) == 1, what="the engine to begin", timeout_s=60)
-    finally:
-        connection.sock.close()
-        connection.close()
+    for _ in range(20):
+        connection = http.client.HTTPConnection(gateway_url.removeprefix("http://"), timeout=30)
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"authorization": f"Bearer {key}"})
+        try:
+            wait_until(lambda: num_running(engine_url) == 1, what="the engine to begin", timeout_s=5)
+            break
+        except TimeoutError:
+            continue
+        finally:
+            connection.sock.close()
+            connection.close()
+    else:
+        pytest.fail("the engine was never seen at work")
     wait_until(lambda: num_running(engine_url) == 0, what="the engine to be idle", timeout_s=3)
 
 
