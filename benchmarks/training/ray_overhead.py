@@ -65,6 +65,7 @@ def run_ray(recipe: Recipe, folder: RunFolder) -> None:
 
     from mlaas.training.run import train_on_cluster
 
+    os.environ.update(RAY_worker_niceness="0")  # As the platform starts Ray; by itself it runs workers at 15.
     ray.init(address="local", num_cpus=2 * recipe.gang.workers, log_to_driver=False, logging_level="error")
     try:
         train_on_cluster(recipe=recipe, folder=folder, on_entry=lambda entry: None)
