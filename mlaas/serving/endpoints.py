@@ -1,7 +1,7 @@
 """The registry of live endpoints: replicas report to it, gateways watch it.
 
 One detached Ray actor holds soft state. Nothing is stored: a registry that was killed comes back empty, holds its
-answers for as long as one round of heartbeats takes, and then knows every endpoint again, so no watcher sees a gap.
+answers for as long as a lease lasts, and then knows every endpoint again, so no watcher sees a gap.
 While it is away watchers keep their last snapshot.
 """
 
@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayError
 
 from mlaas.errors import PlatformError
-from mlaas.serving.leases import Leases, expire, renew, withdraw
+from mlaas.serving.leases import LEASE_S, Leases, expire, renew, withdraw
 from mlaas.serving.types import Endpoint, EndpointSnapshot
 
 ACTOR_NAME = "mlaas-endpoints"
@@ -25,8 +25,8 @@ NAMESPACE = "mlaas"
 
 HEARTBEAT_S = 1.0
 """Time between two reports of a replica."""
-SETTLE_S = 2 * HEARTBEAT_S
-"""How long a fresh registry listens before it answers: each live replica has reported by then."""
+SETTLE_S = LEASE_S
+"""How long a fresh registry listens before it answers: who has not reported by then has lost its lease anyway."""
 POLL_S = 10.0
 """Longest time that a watch call waits for a change."""
 CALL_TIMEOUT_S = 5.0
