@@ -11,7 +11,6 @@ from typing import Any, Protocol, Self
 
 from mlaas.errors import InvalidRequest
 
-
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
