@@ -14,7 +14,7 @@ from ray.serve import Application
 from mlaas.auth.keyring import KeyRing
 from mlaas.router.access_log import AccessLog
 from mlaas.router.catalog import build_catalog
-from mlaas.router.config import load_config
+from mlaas.router.config_file import load_config
 from mlaas.router.gate import Gate
 from mlaas.router.service import GatewayService
 from mlaas.router.types import LocalEndpoint

@@ -15,7 +15,7 @@ from mlaas.bootstrap import CUDA_ONLY_ON_PYPI, preflight
 from mlaas.errors import MlaasError
 from mlaas.platform.instance import joined_address, probe
 from mlaas.platform.parts import Probe
-from mlaas.router.config import load_config
+from mlaas.router.config_file import load_config
 from mlaas.settings import Settings, ray_token_path, router_config_path
 from mlaas.store.engine import open_store
 from mlaas.store.keys import KeyRepository

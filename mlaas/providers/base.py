@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 from mlaas.errors import InvalidRequest
-
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Operation(StrEnum):
@@ -38,7 +35,7 @@ class Call:
     is_stream: bool
     fields: Mapping[str, Any]
     body: bytes
-    headers: Mapping[str, str] = _NO_HEADERS
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -96,7 +96,9 @@ def build_catalog(config: RouterConfig) -> Catalog:
         providers=providers,
         unset=unset,
         routes={
-            name: Route(model=name, targets=alias.targets, policy=alias.policy, is_alias=True)
+            name: Route(
+                model=name, targets=tuple(each.target for each in alias.targets), policy=alias.policy, is_alias=True
+            )
             for name, alias in config.models.items()
         },
         listed=tuple(f"{name}/{model}" for name in external for model in config.providers[name].models),

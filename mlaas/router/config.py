@@ -1,21 +1,23 @@
-"""The router's YAML file, read into typed values; anything wrong is refused with its line and the way out."""
+"""What the router's YAML file may say, as typed values. `config_file` reads the file."""
 
 from __future__ import annotations
 
-import difflib
-from pathlib import Path
+from datetime import date
+from decimal import Decimal
 from typing import Annotated, Any, Self
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mlaas.errors import ConfigError
-from mlaas.providers.build import KINDS, OPENAI_COMPATIBLE
 from mlaas.providers.vllm import LOCAL
 from mlaas.router.types import RoutingPolicy, Target
 
 
-def _parse_target(value: object) -> object:
+def parse_target(value: object) -> object:
+    """Return the target that `provider/model` names; what is no text is left to the type check.
+
+    Raises:
+        ValueError: the text is not of this form.
+    """
     if not isinstance(value, str):
         return value
     provider, slash, model = value.partition("/")
@@ -24,11 +26,41 @@ def _parse_target(value: object) -> object:
     return Target(provider=provider, model=model)
 
 
-class _Strict(BaseModel):
+def _wrap_target(value: object) -> object:
+    return {"target": value} if isinstance(value, str | Target) else value
+
+
+def _wrap_price(value: object) -> object:
+    return [value] if isinstance(value, dict) else value
+
+
+TargetField = Annotated[Target, BeforeValidator(parse_target)]
+
+
+class Strict(BaseModel):
+    """A section of the file: an unknown field is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=True)
 
 
-class ProviderConfig(_Strict):
+class ProviderKey(Strict):
+    """One of several keys of a provider."""
+
+    api_key_env: str | None = None
+    """Environment variable with the key. While it is unset, the key is not used."""
+    api_key: str | None = Field(default=None, repr=False)
+    """The key itself, for an upstream where it is no secret."""
+    weight: float = Field(default=1.0, gt=0)
+    """Its share of the requests, against the weights of the other keys."""
+
+    @model_validator(mode="after")
+    def _check_key(self) -> Self:
+        if bool(self.api_key_env) == bool(self.api_key):
+            raise ValueError("give one of api_key_env and api_key")
+        return self
+
+
+class ProviderConfig(Strict):
     """One upstream provider."""
 
     kind: str | None = None
@@ -39,26 +71,174 @@ class ProviderConfig(_Strict):
     """Environment variable with the key. While it is unset, the provider's models are not offered."""
     api_key: str | None = Field(default=None, repr=False)
     """The key itself, for an upstream where it is no secret."""
+    keys: tuple[ProviderKey, ...] = ()
+    """Several keys, in place of the one."""
     models: tuple[str, ...] = ()
     """Model names that `/v1/models` lists. Any other name of the provider can be called all the same."""
+    allow_private: bool = False
+    """Whether a host name in `base_url` may resolve to a private address. A literal private address needs no leave."""
+    residency: frozenset[str] = frozenset()
+    """Where data stays that is sent there, such as `eu`; an alias may ask for such tags."""
+    drop_params: tuple[str, ...] = ()
+    """Request fields that are left out where a model of this provider cannot honour them, in place of an error."""
 
     @model_validator(mode="after")
     def _check_key(self) -> Self:
-        if self.api_key_env and self.api_key:
-            raise ValueError("give api_key_env or api_key, not both")
+        if bool(self.api_key_env) + bool(self.api_key) + bool(self.keys) > 1:
+            raise ValueError("give one of api_key_env, api_key and keys")
         return self
 
 
-class AliasConfig(_Strict):
+class AliasTarget(Strict):
+    """One target of an alias."""
+
+    target: TargetField
+    """`provider/model`."""
+    weight: float = Field(default=1.0, ge=0)
+    """Its share under the policy `weighted`; 0 is only used when nothing else is up."""
+
+
+class SLOConfig(Strict):
+    """What a caller of an alias may expect."""
+
+    ttft_s: float | None = Field(default=None, gt=0)
+    """Longest time to the first token, in seconds. None: not bounded."""
+    tokens_per_s: float | None = Field(default=None, gt=0)
+    """Least output tokens per second of one answer. None: not bounded."""
+
+
+class BurstConfig(Strict):
+    """When and where an alias overflows, and when it comes back."""
+
+    targets: tuple[TargetField, ...] = Field(min_length=1)
+    """`provider/model` each, in order of preference: paid traffic that this section authorises."""
+    max_queue: int | None = Field(default=None, ge=0)
+    """Requests that may wait at each local replica before traffic overflows. None: only the time counts."""
+    ttft_s: float | None = Field(default=None, gt=0)
+    """Predicted time to the first token that starts the overflow. None: the SLO's."""
+    return_ratio: float = Field(default=0.5, gt=0, lt=1)
+    """Traffic comes back once the pressure is below this part of what started the overflow."""
+    hold_s: float = Field(default=10.0, ge=0)
+    """How long the pressure must stay below before traffic comes back, in seconds."""
+    cold_start: bool = True
+    """Whether the targets also stand in while a deployed model has no live replica."""
+
+
+class SemanticCacheConfig(Strict):
+    """Answers from the cache to requests that mean the same."""
+
+    model: str
+    """Model of `/v1/embeddings` that compares requests."""
+    threshold: float = Field(default=0.95, gt=0, le=1)
+    """Least cosine similarity of a hit."""
+
+
+class CacheConfig(Strict):
+    """An alias's cache; without this section there is none."""
+
+    ttl_s: float = Field(default=300.0, gt=0)
+    """How long an answer is kept, in seconds."""
+    exact: bool = True
+    """Whether the same request of the same tenant is answered from the cache."""
+    semantic: SemanticCacheConfig | None = None
+    """None: only the same request."""
+
+
+class BalanceConfig(Strict):
+    """What counts how much under the policies `balanced` and `auto`."""
+
+    cost: float = Field(default=1.0, ge=0)
+    """Weight of the dollars."""
+    latency: float = Field(default=1.0, ge=0)
+    """Weight of the time."""
+    quality: float = Field(default=1.0, ge=0)
+    """Weight of the quality table's score."""
+
+
+class AliasConfig(Strict):
     """One model name of ours that stands for targets."""
 
-    targets: tuple[Annotated[Target, BeforeValidator(_parse_target)], ...] = Field(min_length=1)
-    """`provider/model` each, in order of preference."""
+    targets: tuple[Annotated[AliasTarget, BeforeValidator(_wrap_target)], ...] = ()
+    """`provider/model` each, or `{target: provider/model, weight: 2}`, in order of preference."""
     policy: RoutingPolicy = RoutingPolicy.FAILOVER
     """How to choose among the targets."""
+    drop_params: tuple[str, ...] = ()
+    """Request fields that are left out where the chosen target cannot honour them, in place of an error."""
+    slo: SLOConfig = SLOConfig()
+    """What callers may expect; read by `balanced`, `auto` and `burst`."""
+    burst: BurstConfig | None = None
+    """None: no traffic beyond `targets`."""
+    balance: BalanceConfig = BalanceConfig()
+    """Weights of `balanced` and `auto`."""
+    residency: frozenset[str] = frozenset()
+    """Tags that a provider must have for its models to be used; the cluster's own models have every tag."""
+    cache: CacheConfig | None = None
+    """None: no cache."""
+    hedge_after_s: float | None = Field(default=None, gt=0)
+    """Silence of the first target after which a second one is asked as well. None: never."""
+    max_attempts: int = Field(default=8, ge=1)
+    """Attempts in all for one request."""
+
+    @model_validator(mode="after")
+    def _check_targets(self) -> Self:
+        if not self.targets:
+            raise ValueError("an alias needs at least one target")
+        return self
 
 
-class TimeoutConfig(_Strict):
+class PriceConfig(Strict):
+    """What a model costs, in US dollars per million tokens."""
+
+    input_usd_per_mtok: Decimal = Field(ge=0)
+    """Read anew."""
+    output_usd_per_mtok: Decimal = Field(ge=0)
+    """Written, reasoning included."""
+    cache_read_usd_per_mtok: Decimal | None = Field(default=None, ge=0)
+    """Read from the provider's cache. None: as input."""
+    cache_write_usd_per_mtok: Decimal | None = Field(default=None, ge=0)
+    """Written to the provider's cache. None: as input."""
+    from_date: date | None = Field(default=None, alias="from")
+    """First day of this price. None: always."""
+
+
+class CapabilityConfig(Strict):
+    """What a model can do, where it differs from what is known; None leaves that as it is."""
+
+    context: int | None = Field(default=None, gt=0)
+    """Tokens of prompt and answer together."""
+    max_output: int | None = Field(default=None, gt=0)
+    """Tokens of one answer."""
+    tools: bool | None = None
+    """Whether it calls tools."""
+    vision: bool | None = None
+    """Whether it reads images."""
+    json_schema: bool | None = None
+    """Whether it keeps to a JSON schema."""
+    reasoning: bool | None = None
+    """Whether `reasoning_effort` means something to it."""
+
+
+class AdmissionConfig(Strict):
+    """The queue in front of each local model, which vLLM itself does not bound."""
+
+    per_replica: int = Field(default=64, ge=1)
+    """Requests under way at one replica, of all gateway replicas together as seen by this one."""
+    max_queue: int = Field(default=256, ge=0)
+    """Requests that may wait for one model; a longer queue is refused with 429."""
+    max_wait_s: float = Field(default=30.0, gt=0)
+    """Longest wait, in seconds."""
+
+
+class RetryConfig(Strict):
+    """How much trying again is allowed."""
+
+    budget_ratio: float = Field(default=0.2, ge=0)
+    """Retries per request, over all requests of a gateway replica."""
+    min_per_s: float = Field(default=10.0, ge=0)
+    """Retries that are always allowed, per second."""
+
+
+class TimeoutConfig(Strict):
     """How long an upstream may stay silent, in seconds."""
 
     connect_s: float = Field(default=5.0, gt=0)
@@ -67,118 +247,61 @@ class TimeoutConfig(_Strict):
     """Until the first byte of the answer: all of the generation when it is not streamed; OpenAI's SDK waits as long."""
     between_bytes_s: float = Field(default=60.0, gt=0)
     """Between two reads of an answer that has begun."""
+    total_s: float = Field(default=3600.0, gt=0)
+    """For one request in all, attempts and waits included."""
     restart_wait_s: float = Field(default=3.0, ge=0)
     """How long a request waits for a replica that is expected back. 0: not at all."""
 
 
-class RouterConfig(_Strict):
+class RouterConfig(Strict):
     """All that the router is told."""
 
     providers: dict[str, ProviderConfig] = {}
     """By the name that stands before the slash."""
     models: dict[str, AliasConfig] = {}
     """Aliases by name."""
+    prices: dict[str, Annotated[tuple[PriceConfig, ...], BeforeValidator(_wrap_price)]] = {}
+    """By `provider/model`: one price, or several with the day each begins. They go before the bundled prices."""
+    machine_hour_usd: dict[str, Decimal] = {}
+    """What an hour of a local replica's machine costs, by local model; `default` for the others."""
+    capabilities: dict[str, CapabilityConfig] = {}
+    """By `provider/model`."""
+    quality: str | None = None
+    """Path of the quality table that `mlaas bench-models` writes, relative to this file."""
+    admission: AdmissionConfig = AdmissionConfig()
+    """Queues of local models."""
+    retries: RetryConfig = RetryConfig()
+    """Bounds on trying again."""
     timeouts: TimeoutConfig = TimeoutConfig()
     """Bounds on waiting."""
 
 
-def load_config(path: Path) -> RouterConfig:
-    """Read the router's file.
+def section_fields(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Return the fields that are known at a place of the file; none where names are free.
 
     Args:
-        path: a YAML file.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, or says something wrong; the message gives line, field, way out.
+        location: keys and indices from the top, as pydantic gives them.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("unreadable_config", f"cannot read the router file {path}: {error}") from error
-    return parse_config(text, source=str(path))
-
-
-def parse_config(text: str, *, source: str) -> RouterConfig:
-    """Read the router's file from its text.
-
-    Args:
-        text: YAML.
-        source: the file's name, for messages.
-
-    Raises:
-        ConfigError: as in `load_config`.
-    """
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError("bad_yaml", f"{source}:{line}: not valid YAML: {error.problem}") from error
-    try:
-        config = RouterConfig.model_validate({} if value is None else value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _refuse(source, tree, first["loc"], _describe(first)) from error
-    _check_names(config, source, tree)
-    return config
-
-
-def _check_names(config: RouterConfig, source: str, tree: yaml.Node | None) -> None:
-    for name, provider in config.providers.items():
-        kind = provider.kind or name
-        if name == LOCAL or "/" in name:
-            raise _refuse(source, tree, ("providers", name), f"{name!r} cannot be a provider's name; choose another")
-        if kind not in KINDS:
-            place = ("providers", name, "kind") if provider.kind else ("providers", name)
-            raise _refuse(
-                source, tree, place, f"kind {kind!r} is not known{_nearest(kind, KINDS)}; set kind: {'|'.join(KINDS)}"
-            )
-        if kind == OPENAI_COMPATIBLE and not provider.base_url:
-            raise _refuse(source, tree, ("providers", name), f"kind {kind} needs a base_url")
-    names = (LOCAL, *config.providers)
-    for alias, route in config.models.items():
-        for index, target in enumerate(route.targets):
-            if target.provider not in names:
-                why = f"{target} names no provider of this file{_nearest(target.provider, names)}"
-                raise _refuse(source, tree, ("models", alias, "targets", index), why)
-
-
-def _describe(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        field = str(error["loc"][-1])
-        fields = _fields_at(error["loc"][:-1])
-        return f"unknown field {field!r}{_nearest(field, fields)}; known: {', '.join(fields)}"
-    return str(error["msg"]).removeprefix("Value error, ")
-
-
-def _fields_at(location: tuple[int | str, ...]) -> tuple[str, ...]:
-    models: dict[str, type[BaseModel]] = {"providers": ProviderConfig, "models": AliasConfig, "timeouts": TimeoutConfig}
-    model = models[str(location[0])] if location else RouterConfig
-    return tuple(model.model_fields)
-
-
-def _nearest(name: str, names: tuple[str, ...]) -> str:
-    found = difflib.get_close_matches(name, names, n=1)
-    return f", did you mean {found[0]!r}?" if found else ""
-
-
-def _refuse(source: str, tree: yaml.Node | None, location: tuple[int | str, ...], why: str) -> ConfigError:
-    field = ".".join(map(str, location)) or "the file"
-    return ConfigError("bad_router_config", f"{source}:{_line_of(tree, location)}: {field}: {why}")
-
-
-def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """Return the line of the deepest node on the way to `location`."""
-    line = node.start_mark.line + 1 if node is not None else 1
+    found: Any = RouterConfig
     for step in location:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == str(step)), None)
-            if found is None:
-                break
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
+        found = _step_into(found, step)
+    return tuple(field.alias or name for name, field in found.model_fields.items()) if _is_section(found) else ()
+
+
+def _step_into(annotation: Any, step: int | str) -> Any:
+    if _is_section(annotation):
+        field = annotation.model_fields.get(str(step))
+        return _unwrap(field.annotation) if field is not None else None
+    return annotation
+
+
+def _unwrap(annotation: Any) -> Any:
+    """Return the section inside an optional, a tuple or a mapping by name."""
+    if _is_section(annotation):
+        return annotation
+    inner = (_unwrap(each) for each in getattr(annotation, "__args__", ()))
+    return next((each for each in inner if _is_section(each)), None)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Strict)

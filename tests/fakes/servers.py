@@ -16,7 +16,7 @@ from mlaas.auth.keyring import KeyRing
 from mlaas.auth.keys import create_key
 from mlaas.router.access_log import AccessLog
 from mlaas.router.catalog import build_catalog
-from mlaas.router.config import parse_config
+from mlaas.router.config_file import parse_config
 from mlaas.router.gate import Gate
 from mlaas.router.service import GatewayService
 from mlaas.router.types import LocalEndpoint

@@ -8,7 +8,7 @@ import pytest
 
 from mlaas.errors import ConfigError
 from mlaas.router.catalog import build_catalog
-from mlaas.router.config import load_config, parse_config
+from mlaas.router.config_file import load_config, parse_config
 from mlaas.router.types import RoutingPolicy, Target
 
 SHIPPED = Path(__file__).parents[3] / "serve_apps" / "config" / "router.yaml"
@@ -41,7 +41,7 @@ models:
         source="router.yaml",
     )
     assert config.models["fast"].policy is RoutingPolicy.FAILOVER
-    assert config.models["fast"].targets[1] == Target(provider="openai", model="gpt-5-mini")
+    assert config.models["fast"].targets[1].target == Target(provider="openai", model="gpt-5-mini")
 
 
 def test_a_key_never_shows_in_the_configuration_as_text():
@@ -59,11 +59,17 @@ def test_a_key_never_shows_in_the_configuration_as_text():
         ("providers:\n  opnai: {api_key: x}", 2, "did you mean 'openai'"),
         ("providers:\n  house:\n    kind: openai_compatible", 2, "needs a base_url"),
         ("providers:\n  local: {kind: openai}", 2, "cannot be a provider's name"),
-        ("providers:\n  openai: {api_key: x, api_key_env: Y}", 2, "not both"),
+        ("providers:\n  openai: {api_key: x, api_key_env: Y}", 2, "give one of"),
         ("models:\n  a:\n    targets:\n      - tiny", 4, "write provider/model"),
         ("models:\n  a:\n    targets:\n      - local/x\n      - opnai/y", 5, "names no provider"),
-        ("models:\n  a:\n    targets: []", 3, "at least 1"),
-        ("models:\n  a:\n    targets: [local/x]\n    policy: fastest", 4, "failover"),
+        ("models:\n  a:\n    targets: []", 2, "at least one target"),
+        ("models:\n  a:\n    targets:\n      - {target: local/x, wieght: 2}", 4, "did you mean 'weight'"),
+        ("models:\n  a:\n    targets: [local/x]\n    burst: {targets: [opnai/y]}", 4, "names no provider"),
+        ("models:\n  a:\n    targets: [local/x]\n    slo: {ttft: 1}", 4, "did you mean 'ttft_s'"),
+        ("prices:\n  gpt-5: {input_usd_per_mtok: 1, output_usd_per_mtok: 1}", 2, "provider/model"),
+        ("prices:\n  local/x: {input_usd_per_mtok: -1, output_usd_per_mtok: 1}", 2, "greater than or equal to 0"),
+        ("prices:\n  local/x:\n    input_usd: 1", 2, "Field required|unknown field"),
+        ("models:\n  a:\n    targets: [local/x]\n    policy: quickest", 4, "failover"),
         ("models: [1]", 1, "dictionary"),
         ("- 1", 1, "dictionary"),
         ("models:\n  a: {targets: [", 2, "not valid YAML"),

@@ -8,7 +8,7 @@ import pytest
 
 from mlaas.providers.base import Operation
 from mlaas.router.catalog import build_catalog
-from mlaas.router.config import parse_config
+from mlaas.router.config_file import parse_config
 from mlaas.router.decide import decide
 from mlaas.router.fleet import Fleet
 from mlaas.router.health import Sign

@@ -1,0 +1,129 @@
+"""Reads the router's YAML file; anything wrong is refused with its line and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mlaas.errors import ConfigError
+from mlaas.providers.build import KINDS, OPENAI_COMPATIBLE
+from mlaas.providers.vllm import LOCAL
+from mlaas.router.config import RouterConfig, section_fields
+from mlaas.router.types import Target
+
+
+def load_config(path: Path) -> RouterConfig:
+    """Read the router's file.
+
+    Args:
+        path: a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or says something wrong; the message gives line, field, way out.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("unreadable_config", f"cannot read the router file {path}: {error}") from error
+    return parse_config(text, source=str(path))
+
+
+def parse_config(text: str, *, source: str) -> RouterConfig:
+    """Read the router's file from its text.
+
+    Args:
+        text: YAML.
+        source: the file's name, for messages.
+
+    Raises:
+        ConfigError: as in `load_config`.
+    """
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError("bad_yaml", f"{source}:{line}: not valid YAML: {error.problem}") from error
+    try:
+        config = RouterConfig.model_validate({} if value is None else value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _refuse(source, tree, first["loc"], _describe(first)) from error
+    _check_providers(config, source, tree)
+    _check_targets(config, source, tree)
+    return config
+
+
+def _check_providers(config: RouterConfig, source: str, tree: yaml.Node | None) -> None:
+    for name, provider in config.providers.items():
+        kind = provider.kind or name
+        if name == LOCAL or "/" in name:
+            raise _refuse(source, tree, ("providers", name), f"{name!r} cannot be a provider's name; choose another")
+        if kind not in KINDS:
+            place = ("providers", name, "kind") if provider.kind else ("providers", name)
+            raise _refuse(
+                source, tree, place, f"kind {kind!r} is not known{_nearest(kind, KINDS)}; set kind: {'|'.join(KINDS)}"
+            )
+        if kind == OPENAI_COMPATIBLE and not provider.base_url:
+            raise _refuse(source, tree, ("providers", name), f"kind {kind} needs a base_url")
+
+
+def _check_targets(config: RouterConfig, source: str, tree: yaml.Node | None) -> None:
+    names = (LOCAL, *config.providers)
+
+    def check(target: Target, *location: int | str) -> None:
+        if target.provider not in names:
+            why = f"{target} names no provider of this file{_nearest(target.provider, names)}"
+            raise _refuse(source, tree, location, why)
+
+    for alias, route in config.models.items():
+        for index, each in enumerate(route.targets):
+            check(each.target, "models", alias, "targets", index)
+        for index, target in enumerate(route.burst.targets if route.burst else ()):
+            check(target, "models", alias, "burst", "targets", index)
+    for section in ("prices", "capabilities"):
+        for name in getattr(config, section):
+            provider, slash, model = name.partition("/")
+            if not (slash and model):
+                raise _refuse(source, tree, (section, name), f"{name!r} is not of the form provider/model")
+            check(Target(provider=provider, model=model), section, name)
+
+
+def _describe(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        field = str(error["loc"][-1])
+        fields = section_fields(error["loc"][:-1])
+        return f"unknown field {field!r}{_nearest(field, fields)}; known: {', '.join(fields)}"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _nearest(name: str, names: Collection[str]) -> str:
+    found = difflib.get_close_matches(name, names, n=1)
+    return f", did you mean {found[0]!r}?" if found else ""
+
+
+def _refuse(source: str, tree: yaml.Node | None, location: tuple[int | str, ...], why: str) -> ConfigError:
+    field = ".".join(map(str, location)) or "the file"
+    return ConfigError("bad_router_config", f"{source}:{_line_of(tree, location)}: {field}: {why}")
+
+
+def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """Return the line of the deepest node on the way to `location`."""
+    line = node.start_mark.line + 1 if node is not None else 1
+    for step in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == str(step)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
