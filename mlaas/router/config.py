@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, Self
+from types import UnionType
+from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -284,23 +285,25 @@ def section_fields(location: tuple[int | str, ...]) -> tuple[str, ...]:
     """
     found: Any = RouterConfig
     for step in location:
-        found = _step_into(found, step)
-    return tuple(field.alias or name for name, field in found.model_fields.items()) if _is_section(found) else ()
+        found = _step_into(_unwrap(found), step)
+    section = _unwrap(found)
+    return tuple(field.alias or name for name, field in section.model_fields.items()) if _is_section(section) else ()
 
 
 def _step_into(annotation: Any, step: int | str) -> Any:
     if _is_section(annotation):
         field = annotation.model_fields.get(str(step))
-        return _unwrap(field.annotation) if field is not None else None
-    return annotation
+        return field.annotation if field is not None else None
+    containers = {dict: 1, tuple: 0}
+    index = containers.get(get_origin(annotation))
+    return None if index is None else get_args(annotation)[index]
 
 
 def _unwrap(annotation: Any) -> Any:
-    """Return the section inside an optional, a tuple or a mapping by name."""
-    if _is_section(annotation):
-        return annotation
-    inner = (_unwrap(each) for each in getattr(annotation, "__args__", ()))
-    return next((each for each in inner if _is_section(each)), None)
+    """Return what an annotation is without `Annotated` and `| None`."""
+    if get_origin(annotation) is Annotated or (get_origin(annotation) is UnionType):
+        return _unwrap(get_args(annotation)[0])
+    return annotation
 
 
 def _is_section(annotation: Any) -> bool:
