@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from mlaas.cli import chat, demo, instance, jobs, keys, models, simulate
+from mlaas.cli import chat, demo, gateway, instance, jobs, keys, models, simulate
 from mlaas.errors import MlaasError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(instance.up)
 app.command()(instance.down)
+app.command()(gateway.gateway)
 app.command()(instance.status)
 app.command()(instance.doctor)
 app.command(context_settings={"ignore_unknown_options": True})(jobs.submit)

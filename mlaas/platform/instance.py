@@ -72,7 +72,7 @@ def up(settings: Settings, *, address: str | None = None, progress: Callable[[Pr
                     if started:
                         healed.append(part.name)
                     progress(part.probe())
-        admin_key = None if joined_address(settings) else _create_first_keys(settings)
+        admin_key = None if joined_address(settings) else create_first_keys(settings)
     return Started(healed=tuple(healed), admin_key=admin_key)
 
 
@@ -96,12 +96,7 @@ def joined_address(settings: Settings) -> str | None:
     return file.read_text() if file.exists() else None
 
 
-def credentials_path(settings: Settings) -> Path:
-    """Return the file that holds this machine's own API key, which `mlaas chat` uses."""
-    return settings.home / "credentials"
-
-
-def _create_first_keys(settings: Settings) -> str | None:
+def create_first_keys(settings: Settings) -> str | None:
     """Make what is missing of the command line's own key, kept in a file, and the admin key, returned."""
     repository = KeyRepository(open_store(settings.store_url))
     if not (path := credentials_path(settings)).exists():
@@ -112,6 +107,11 @@ def _create_first_keys(settings: Settings) -> str | None:
         return None
     admin_secret, _ = create_key(repository, name="admin", tenant=TENANT, role="admin")
     return admin_secret
+
+
+def credentials_path(settings: Settings) -> Path:
+    """Return the file that holds this machine's own API key, which `mlaas chat` uses."""
+    return settings.home / "credentials"
 
 
 @contextmanager

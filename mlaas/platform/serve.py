@@ -32,13 +32,21 @@ DEPLOY_TIMEOUT_S = 600.0
 
 
 class Gateway:
-    """The HAProxy ingress and the gateway behind it."""
+    """The HAProxy ingress and the gateway behind it.
+
+    Args:
+        settings: the instance.
+        replicas: gateway processes.
+        is_alone: whether the instance's deployed models stay down.
+    """
 
     name = "gateway"
     start_timeout_s = 120.0
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, replicas: int = 1, is_alone: bool = False) -> None:
         self._settings = settings
+        self._replicas = replicas
+        self._is_alone = is_alone
 
     def probe(self) -> Probe:
         """Check that the gateway answers through the ingress; when it does not, ask Serve why."""
@@ -62,8 +70,9 @@ class Gateway:
         return Probe(part=self.name, ok=False, detail=reason, fix="run `mlaas doctor`", has_failed=has_failed)
 
     def start(self) -> None:
-        """Put the store's applications to Serve."""
-        put_applications(self._settings, _deployments(self._settings).list())
+        """Put the store's applications to Serve; alone, nothing but the gateway."""
+        deployments = [] if self._is_alone else _deployments(self._settings).list()
+        put_applications(self._settings, deployments, gateway_replicas=self._replicas)
 
 
 class Models:
@@ -161,24 +170,30 @@ def deployment_statuses(settings: Settings) -> list[tuple[Deployment, Applicatio
     return [(deployment, read_status(details, deployment)) for deployment in deployments]
 
 
-def put_applications(settings: Settings, deployments: Sequence[Deployment]) -> None:
+def put_applications(settings: Settings, deployments: Sequence[Deployment], *, gateway_replicas: int = 1) -> None:
     """Make Serve run the gateway and exactly these deployments.
 
     Raises:
         PlatformError: the cluster does not answer, or refuses the config.
     """
     try:
-        _client(settings).deploy_applications(serve_config(settings, deployments))
+        config = serve_config(settings, deployments, gateway_replicas=gateway_replicas)
+        _client(settings).deploy_applications(config)
     except RuntimeError as error:
         raise PlatformError("serve_refused", f"Ray Serve refused the config: {error}") from error
 
 
-def serve_config(settings: Settings, deployments: Sequence[Deployment]) -> dict[str, Any]:
+def serve_config(settings: Settings, deployments: Sequence[Deployment], *, gateway_replicas: int = 1) -> dict[str, Any]:
     """Return the declarative Serve config: the gateway at `/`, and every deployment without a route of its own.
 
     Source: https://docs.ray.io/en/latest/serve/production-guide/config.html
     """
-    gateway = {"name": GATEWAY, "import_path": "serve_apps.gateway:build", "route_prefix": "/", "args": {}}
+    gateway = {
+        "name": GATEWAY,
+        "import_path": "serve_apps.gateway:build",
+        "route_prefix": "/",
+        "args": {"replicas": gateway_replicas},
+    }
     return {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "0.0.0.0", "port": settings.gateway_port},
