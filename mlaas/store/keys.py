@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Engine, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mlaas.errors import Conflict, NotFound
@@ -33,6 +35,20 @@ class ApiKey:
     created_at: datetime
     revoked_at: datetime | None = None
     """None: the key is in force."""
+    models: tuple[str, ...] | None = None
+    """Models and aliases that it may use; None: all of them."""
+    rpm: int | None = None
+    """Requests in any 60 seconds; None, here and below: no limit."""
+    tpm: int | None = None
+    """Tokens in any 60 seconds."""
+    concurrency: int | None = None
+    """Requests under way at one time."""
+    budget_usd: Decimal | None = None
+    """What it may spend in one period."""
+    budget_per: str | None = None
+    """The period: `day` or `month`, in UTC."""
+    priority: int = 0
+    """Who goes first when requests wait: the higher one."""
 
 
 class KeyRepository:
@@ -42,7 +58,22 @@ class KeyRepository:
         self._engine = engine
 
     def add(
-        self, *, key_id: str, name: str, tenant: str, role: str, digest: str, prefix: str, created_at: datetime
+        self,
+        *,
+        key_id: str,
+        name: str,
+        tenant: str,
+        role: str,
+        digest: str,
+        prefix: str,
+        created_at: datetime,
+        models: tuple[str, ...] | None = None,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        concurrency: int | None = None,
+        budget_usd: Decimal | None = None,
+        budget_per: str | None = None,
+        priority: int = 0,
     ) -> ApiKey:
         """Store a new key and return it.
 
@@ -51,7 +82,20 @@ class KeyRepository:
             PlatformError: the store cannot be reached.
         """
         key = ApiKey(
-            id=key_id, name=name, tenant=tenant, role=role, digest=digest, prefix=prefix, created_at=created_at
+            id=key_id,
+            name=name,
+            tenant=tenant,
+            role=role,
+            digest=digest,
+            prefix=prefix,
+            created_at=created_at,
+            models=models,
+            rpm=rpm,
+            tpm=tpm,
+            concurrency=concurrency,
+            budget_usd=budget_usd,
+            budget_per=budget_per,
+            priority=priority,
         )
         with transaction(self._engine) as connection:
             try:
@@ -68,7 +112,7 @@ class KeyRepository:
         """
         with transaction(self._engine) as connection:
             rows = connection.execute(select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)).all()
-        return [ApiKey(**row._mapping) for row in rows]
+        return [_key(row) for row in rows]
 
     def revoke(self, key_id: str) -> ApiKey:
         """End a key for good and return it. A key that is revoked already keeps its first time of revocation.
@@ -83,4 +127,10 @@ class KeyRepository:
             row = connection.execute(statement).one_or_none()
         if row is None:
             raise NotFound("key_not_found", f"no API key has the id {key_id!r}; `mlaas keys list` shows the ids")
-        return ApiKey(**row._mapping)
+        return _key(row)
+
+
+def _key(row: Row[*tuple[Any, ...]]) -> ApiKey:
+    fields = dict(row._mapping)
+    models = fields.pop("models")
+    return ApiKey(**fields, models=None if models is None else tuple(models))

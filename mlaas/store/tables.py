@@ -7,8 +7,21 @@ Column names are the field names of the records that the repositories return. A 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
-from sqlalchemy import Column, DateTime, Dialect, Integer, MetaData, Table, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -36,6 +49,21 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class ExactDecimal(TypeDecorator[Decimal]):
+    """A decimal number, kept as text: SQLite's own numbers are binary floating point."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> str | None:
+        """Return the number as text, without an exponent."""
+        return None if value is None else f"{value:f}"
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Decimal | None:
+        """Return the number that was stored, digit by digit."""
+        return None if value is None else Decimal(value)
+
+
 metadata = MetaData()
 
 api_keys = Table(
@@ -49,7 +77,32 @@ api_keys = Table(
     Column("prefix", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
+    Column("models", JSON(none_as_null=True)),
+    Column("rpm", BigInteger),
+    Column("tpm", BigInteger),
+    Column("concurrency", BigInteger),
+    Column("budget_usd", ExactDecimal),
+    Column("budget_per", Text),
+    Column("priority", Integer, nullable=False, server_default="0"),
     UniqueConstraint("digest", name="uq_api_keys_digest"),
+)
+
+budget_leases = Table(
+    "budget_leases",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("replica_id", Text, primary_key=True),
+    Column("granted_nanos", BigInteger, nullable=False),
+    Column("returned_nanos", BigInteger, nullable=False),
+    Column("spent_nanos", BigInteger, nullable=False),
+)
+
+ledger_shards = Table(
+    "ledger_shards",
+    metadata,
+    Column("shard", Text, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
 )
 
 deployments = Table(
