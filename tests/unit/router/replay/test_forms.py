@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-import anthropic
 import orjson
 import pytest
+from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,9 +100,7 @@ def test_a_message_survives_its_stream_and_anthropic_s_sdk_reads_it(whole: dict)
     snapshot, buffers = None, {}
     for payload in split_events(events):
         event = TypeAdapter(RawMessageStreamEvent).validate_json(payload)
-        snapshot = anthropic.lib.streaming._messages.accumulate_event(
-            event=event, current_snapshot=snapshot, json_bufs=buffers
-        )
+        snapshot = accumulate_event(event=event, current_snapshot=snapshot, json_bufs=buffers)
     assert snapshot is not None
     read = Message.model_validate(snapshot.model_dump())
     assert [block.type for block in read.content] == [block["type"] for block in whole["content"]]
