@@ -10,6 +10,9 @@ and the way out, and the HTTP status of its class. Errors cross Ray processes, s
     ├── InvalidRequest           a request the gateway cannot read
     ├── RequestTooLarge          a body over the limit
     ├── AdmissionError           a workload that could never run
+    │   └── LimitExceeded        a request over a limit of its key
+    │       ├── RateLimited      requests, tokens or concurrency
+    │       └── BudgetExceeded   money
     ├── NotFound                 an unknown model, run, deployment or key
     ├── Conflict                 the state does not allow it: a port taken, a second head
     ├── ProviderError            an upstream answered, or failed to answer
@@ -36,20 +39,22 @@ class MlaasError(Exception):
         code: stable snake_case identifier, safe to match on.
         message: what is wrong, with the value, and what to do about it.
         status: HTTP status that the class maps to.
+        retry_after_s: seconds after which the same request may succeed; None: waiting alone does not help.
     """
 
     status: ClassVar[int] = 500
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(code, message)
         self.code = code
         self.message = message
+        self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
         return self.message
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
-        return (type(self), (self.code, self.message))
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str], dict[str, object]]:
+        return (type(self), (self.code, self.message), vars(self))
 
 
 class ConfigError(MlaasError):
@@ -86,6 +91,28 @@ class AdmissionError(MlaasError):
     """The scheduler refuses a workload that could never run."""
 
     status = 400
+
+
+class LimitExceeded(AdmissionError):
+    """A request is over a limit of its key.
+
+    Attributes:
+        limit: name of the limit, as `mlaas keys create` calls it: rpm, tpm, concurrency or budget_usd.
+    """
+
+    status = 429
+
+    def __init__(self, code: str, message: str, *, retry_after_s: float | None = None, limit: str = "") -> None:
+        super().__init__(code, message, retry_after_s=retry_after_s)
+        self.limit = limit
+
+
+class RateLimited(LimitExceeded):
+    """The key has no requests, tokens or places left at this moment."""
+
+
+class BudgetExceeded(LimitExceeded):
+    """The key's budget does not cover the request."""
 
 
 class NotFound(MlaasError):

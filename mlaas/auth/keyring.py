@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlaas.auth.keys import digest_secret
+from mlaas.auth.limits import limits_of
 from mlaas.auth.types import KeySource, Principal, is_role
 from mlaas.errors import AuthenticationError
 
@@ -23,7 +24,7 @@ class KeyRing:
             PlatformError: the store cannot be reached; the keys known so far stay in force.
         """
         self._principals = {
-            key.digest: Principal(key_id=key.id, tenant=key.tenant, role=key.role)
+            key.digest: Principal(key_id=key.id, tenant=key.tenant, role=key.role, limits=limits_of(key))
             for key in self._source.list()
             if key.revoked_at is None and is_role(key.role)
         }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import asdict
 from datetime import UTC, datetime
 
-from mlaas.auth.types import ROLES, KeyStore, KeyT_co, is_role
+from mlaas.auth.types import ROLES, UNLIMITED, KeyLimits, KeyStore, KeyT_co, is_role
 from mlaas.errors import ConfigError
 
 SECRET_PREFIX = "sk-mlaas-"
@@ -15,8 +16,17 @@ SHOWN_CHARACTERS = len(SECRET_PREFIX) + 4
 """How much of a secret is kept in the clear: 4 of 43 random characters leave 232 bits unknown."""
 
 
-def create_key(repository: KeyStore[KeyT_co], *, name: str, tenant: str, role: str) -> tuple[str, KeyT_co]:
+def create_key(
+    repository: KeyStore[KeyT_co], *, name: str, tenant: str, role: str, limits: KeyLimits = UNLIMITED
+) -> tuple[str, KeyT_co]:
     """Create a key and return its secret, which is shown nowhere again, with the key as stored.
+
+    Args:
+        repository: where the key goes.
+        name: what its owner calls it.
+        tenant: who its requests are accounted to.
+        role: what it may do.
+        limits: what it may use, as `parse_limits` checked it.
 
     Raises:
         ConfigError: the role is unknown, or name or tenant is empty or not printable.
@@ -36,6 +46,7 @@ def create_key(repository: KeyStore[KeyT_co], *, name: str, tenant: str, role: s
         digest=digest_secret(secret),
         prefix=secret[:SHOWN_CHARACTERS],
         created_at=datetime.now(UTC),
+        **asdict(limits),
     )
     return secret, key
 

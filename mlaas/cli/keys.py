@@ -20,13 +20,32 @@ def create(
     name: Annotated[str, typer.Option(help="What the key is for.")] = "unnamed",
     tenant: Annotated[str, typer.Option(help="Who its requests are accounted to.")] = "default",
     role: Annotated[str, typer.Option(help="user, or admin.")] = "user",
+    models: Annotated[str | None, typer.Option(help="Models that it may use, as in fast,smart. Default: all.")] = None,
+    rpm: Annotated[int | None, typer.Option(help="Requests in any 60 seconds. Default: no limit.")] = None,
+    tpm: Annotated[int | None, typer.Option(help="Tokens in any 60 seconds. Default: no limit.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Requests under way at one time. Default: no limit.")] = None,
+    budget_usd: Annotated[str | None, typer.Option(help="Dollars to spend in one period. Default: no limit.")] = None,
+    per: Annotated[str | None, typer.Option(help="The budget's period, in UTC: day, or month.")] = None,
+    priority: Annotated[int, typer.Option(help="Who goes first when requests wait: the higher one.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Create a key. Its secret is printed this once and stored nowhere."""
+    """Create a key. Its secret is printed this once and stored nowhere. Needs no running platform."""
     from mlaas.auth.keys import create_key
+    from mlaas.auth.limits import parse_limits
     from mlaas.cli.output import console, print_json
+    from mlaas.store.engine import migrate
 
-    secret, key = create_key(_repository(), name=name, tenant=tenant, role=role)
+    limits = parse_limits(
+        models=models,
+        rpm=rpm,
+        tpm=tpm,
+        concurrency=concurrency,
+        budget_usd=budget_usd,
+        budget_per=per,
+        priority=priority,
+    )
+    migrate(load_settings().store_url)
+    secret, key = create_key(_repository(), name=name, tenant=tenant, role=role, limits=limits)
     if as_json:
         print_json({"key": secret, **_row(key)})
     else:
@@ -60,6 +79,13 @@ def _row(key: ApiKey) -> dict[str, object]:
         "prefix": f"{key.prefix}…",
         "created_at": key.created_at,
         "revoked_at": key.revoked_at,
+        "models": None if key.models is None else list(key.models),
+        "rpm": key.rpm,
+        "tpm": key.tpm,
+        "concurrency": key.concurrency,
+        "budget_usd": None if key.budget_usd is None else f"{key.budget_usd:f}",
+        "per": key.budget_per,
+        "priority": key.priority,
     }
 
 

@@ -1,10 +1,12 @@
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 
 import pytest
 from sqlalchemy import Engine, text
 
 from mlaas.auth.keyring import KeyRing
 from mlaas.auth.keys import create_key
+from mlaas.auth.types import KeyLimits
 from mlaas.errors import AuthenticationError, Conflict, NotFound, PlatformError
 from mlaas.store.keys import ApiKey, KeyRepository
 
@@ -95,6 +97,34 @@ def test_a_key_works_from_creation_to_revocation_and_its_secret_is_nowhere_in_th
     ring.refresh()
     with pytest.raises(AuthenticationError):
         ring.authenticate(secret)
+
+
+def test_limits_come_back_exactly_as_they_were_given(store: Engine) -> None:
+    repository = KeyRepository(store)
+    limits = KeyLimits(
+        models=("fast", "smart"),
+        rpm=10**12,
+        tpm=1,
+        concurrency=2,
+        budget_usd=Decimal("999999999.123456789"),
+        budget_per="day",
+        priority=-7,
+    )
+    secret, _key = create_key(repository, name="laptop", tenant="ada", role="user", limits=limits)
+    ring = KeyRing(repository)
+    ring.refresh()
+    assert ring.authenticate(secret).limits == limits
+
+
+def test_a_key_of_before_there_were_limits_has_none(store: Engine) -> None:
+    with store.begin() as connection:
+        columns = "id, name, tenant, role, digest, prefix, created_at"
+        connection.execute(
+            text(f"INSERT INTO api_keys ({columns}) VALUES ('k', 'n', 't', 'user', 'd', 'p', '2026-01-01 00:00:00')")
+        )
+    [key] = KeyRepository(store).list()
+    assert (key.models, key.rpm, key.tpm, key.concurrency, key.budget_usd, key.budget_per) == (None,) * 6
+    assert key.priority == 0
 
 
 def test_a_store_that_fails_leaves_known_keys_in_force(store: Engine) -> None:

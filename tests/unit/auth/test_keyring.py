@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from mlaas.auth.keyring import KeyRing
 from mlaas.auth.keys import create_key
-from mlaas.auth.types import Principal
+from mlaas.auth.types import UNLIMITED, KeyLimits, Principal
 from mlaas.errors import AuthenticationError, PlatformError
 
 
@@ -19,6 +21,13 @@ class Key:
     role: str
     digest: str
     revoked_at: datetime | None = None
+    models: tuple[str, ...] | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+    budget_usd: Decimal | None = None
+    budget_per: str | None = None
+    priority: int = 0
 
 
 class Keys:
@@ -28,8 +37,8 @@ class Keys:
         self.keys: list[Key] = []
         self.is_down = False
 
-    def add(self, *, key_id: str, tenant: str, role: str, digest: str, **_rest: object) -> Key:
-        self.keys.append(Key(id=key_id, tenant=tenant, role=role, digest=digest))
+    def add(self, *, key_id: str, name: str, prefix: str, created_at: datetime, **fields: Any) -> Key:
+        self.keys.append(Key(id=key_id, **fields))
         return self.keys[-1]
 
     def list(self) -> Sequence[Key]:
@@ -101,6 +110,24 @@ def test_a_key_with_a_role_of_another_version_is_refused() -> None:
     ring.refresh()
     with pytest.raises(AuthenticationError):
         ring.authenticate(secret)
+
+
+def test_a_principal_carries_the_limits_of_its_key() -> None:
+    keys = Keys()
+    limits = KeyLimits(models=("fast",), rpm=3, tpm=5, concurrency=7, budget_usd=Decimal("0.01"), budget_per="day")
+    secret, _key = create_key(keys, name="n", tenant="t", role="user", limits=limits)
+    unlimited, _key = create_key(keys, name="n", tenant="t", role="user")
+    ring = KeyRing(keys)
+    ring.refresh()
+    assert ring.authenticate(secret).limits == limits
+    assert ring.authenticate(unlimited).limits == UNLIMITED
+
+
+def test_a_period_of_another_version_is_taken_for_the_longer_one() -> None:
+    ring, keys, secret = keyring_with_one_key()
+    keys.keys = [replace(keys.keys[0], budget_usd=Decimal(1), budget_per="hour")]
+    ring.refresh()
+    assert ring.authenticate(secret).limits.budget_per == "month"
 
 
 def test_a_store_outage_keeps_known_keys_and_refuses_unknown_ones() -> None:
