@@ -47,10 +47,8 @@ def parse_limits(
     if abs(priority) >= 2**31:
         raise ConfigError("bad_priority", f"priority={priority} is out of range; give a whole number of 32 bits")
     if (budget_usd is None) != (budget_per is None):
-        message = (
-            f"budget_usd={budget_usd} and per={budget_per} need each other; give both, as in --budget-usd 5 --per day"
-        )
-        raise ConfigError("bad_budget", message)
+        alone = f"per={budget_per!r} has no budget_usd" if budget_usd is None else f"budget_usd={budget_usd} has no per"
+        raise ConfigError("bad_budget", f"{alone}; give both, as in --budget-usd 5 --per day")
     if budget_per is not None and not is_budget_period(budget_per):
         raise ConfigError("bad_budget", f"per={budget_per!r} is no period; use one of {', '.join(BUDGET_PERIODS)}")
     return KeyLimits(
