@@ -5,10 +5,13 @@ Source: WHATWG HTML, 9.2 (events end with a blank line; lines end with LF or CRL
 
 from __future__ import annotations
 
+import re
+
 from mlaas.providers.base import ProviderFailed
 from mlaas.providers.failures import unreadable
 
 DONE = b"data: [DONE]\n\n"
+_EVENT = re.compile(rb".+?(?:\r?\n){2,}", re.DOTALL)
 _MAX_EVENT_BYTES = 8 * 1024 * 1024
 
 
@@ -18,13 +21,17 @@ def encode_event(data: bytes) -> bytes:
 
 
 class EventBuffer:
-    """Holds back the torn end of a stream, so that only whole events go on."""
+    """Holds back the torn end of a stream, so that only whole events go on.
 
-    __slots__ = ("_held", "_name")
+    Attributes:
+        held: the torn end.
+    """
+
+    __slots__ = ("_name", "held")
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._held = b""
+        self.held = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes and return all whole events that are complete by now, as they came.
@@ -32,22 +39,22 @@ class EventBuffer:
         Raises:
             ProviderFailed: one event is over 8 MiB.
         """
-        data = self._held + chunk if self._held else chunk
+        data = self.held + chunk if self.held else chunk
         if data.endswith(b"\n\n"):
-            self._held = b""
+            self.held = b""
             return data
         end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4)
         if end < 4:
             end = 0
-        self._held = data[end:]
-        if len(self._held) > _MAX_EVENT_BYTES:
+        self.held = data[end:]
+        if len(self.held) > _MAX_EVENT_BYTES:
             raise ProviderFailed(unreadable(self._name, "an event over 8 MiB"))
         return data[:end]
 
-    @property
-    def is_torn(self) -> bool:
-        """Whether the stream stands in the middle of an event."""
-        return bool(self._held.strip())
+
+def cut_events(events: bytes) -> list[bytes]:
+    """Return each event of `events`, which holds whole events only, with the blank line that ends it."""
+    return _EVENT.findall(events)
 
 
 def split_events(events: bytes) -> list[bytes]:

@@ -1,4 +1,8 @@
-"""The cluster's own vLLM replicas: each one is an OpenAI-compatible server with an address of its own."""
+"""The cluster's own vLLM replicas: each one is an OpenAI-compatible server with an address of its own.
+
+vLLM also has `/v1/messages` and `/v1/responses`, which it answers by way of its own chat completions. Callers of those
+APIs reach it through the router's translation, as they reach every other provider, so they meet one behaviour.
+"""
 
 from __future__ import annotations
 
