@@ -1,4 +1,4 @@
-"""The gateway's routes, as one plain ASGI callable: no framework is on the way of a request."""
+"""The gateway as one plain ASGI callable: no framework is on the way of a request."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ import logging
 import time
 import traceback
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-
-import orjson
+from urllib.parse import parse_qsl
 
 from mlaas.errors import MlaasError, NotFound
 from mlaas.providers.base import Failure, FailureKind, Operation, ProviderFailed
-from mlaas.providers.vllm import LOCAL
-from mlaas.router.access_log import AccessEntry, AccessLog
-from mlaas.router.asgi import Headers, Receive, Scope, Send, describe, header, send_failure, send_json
+from mlaas.router.asgi import Headers, Receive, Scope, Send, describe, header, send_failure, send_result
+from mlaas.router.cache import HEADER as CACHE_HEADER
+from mlaas.router.cache import is_bypassed
+from mlaas.router.dialects.base import Dialect
+from mlaas.router.dialects.build import DIALECTS
 from mlaas.router.dispatch import Dispatcher
 from mlaas.router.gate import Gate
-from mlaas.router.request import ClientGone, parse_call, read_body
+from mlaas.router.record import RequestRecord
+from mlaas.router.reply import HttpReply
+from mlaas.router.request import ClientGone, forwarded_headers, parse_call, read_body
+from mlaas.router.routes import Request, Route
 
-_CALLS = {f"/v1/{operation.value}": operation for operation in Operation}
-_MODELS = "/v1/models"
-_METHODS = {_MODELS: "GET", "/healthz": "GET", **dict.fromkeys(_CALLS, "POST")}
+_CALLS = {f"/v1/{operation.value}": DIALECTS[operation] for operation in Operation}
+_ANTHROPIC = "/v1/messages"
 _MAX_REQUEST_ID = 128
 _INTERNAL = Failure(
     kind=FailureKind.FAILED,
@@ -43,81 +46,80 @@ class GatewayApp:
     Attributes:
         dispatcher: takes calls to a model.
         gate: knows who is calling.
-        access_log: takes one entry for each request.
-        started_at_s: wall clock, for `created` in the list of models.
+        record: takes what each request was, at its end.
+        routes: everything that is not a call to a model.
     """
 
     dispatcher: Dispatcher
     gate: Gate
-    access_log: AccessLog
-    started_at_s: float
+    record: Callable[[RequestRecord], None]
+    routes: Sequence[Route]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         began_s = time.perf_counter()
-        entry = AccessEntry(request_id=_request_id(scope), at_s=time.time(), route=scope["path"][:256])
+        path = scope["path"]
+        record = RequestRecord(id=uuid.uuid4().hex, request_id=_request_id(scope), at_s=time.time(), route=path[:256])
+        dialect = _CALLS.get(path)
         try:
-            await self._answer(scope, receive, send, entry)
+            if dialect is not None and scope["method"] == "POST":
+                await self._call(dialect, scope, receive, send, record)
+            else:
+                await self._answer(scope, receive, send, record)
         except MlaasError as error:
-            await _refuse(send, describe(error), entry)
+            await _refuse(send, describe(error), record, path)
         except ProviderFailed as error:
-            await _refuse(send, error.failure, entry)
+            await _refuse(send, error.failure, record, path)
         except ClientGone:
-            entry.error = "client_gone"
+            record.error = "client_gone"
         except Exception as error:
             # The outermost frame of a request: a bug must not leave its caller without an answer.
-            logger.error("request %s failed: %s%s", entry.request_id, type(error).__name__, _frames(error))
-            if entry.status == 200:
+            logger.error("request %s failed: %s%s", record.request_id, type(error).__name__, _frames(error))
+            if record.status == 200:
                 raise
-            await _refuse(send, _INTERNAL, entry)
+            await _refuse(send, _INTERNAL, record, path)
         except asyncio.CancelledError:
-            entry.error = "client_gone"
+            record.error = "client_gone"
             raise
         finally:
-            entry.duration_ms = round((time.perf_counter() - began_s) * 1000, 3)
-            self.access_log.record(entry)
+            record.duration_ms = round((time.perf_counter() - began_s) * 1000, 3)
+            self.record(record)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, entry: AccessEntry) -> None:
+    async def _call(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
+        principal = self.gate.admit(scope)
+        record.key_id, record.tenant = principal.key_id, principal.tenant
+        call = parse_call(dialect, await read_body(scope, receive), forwarded_headers(scope))
+        record.operation, record.model, record.is_stream = call.operation.value, call.model[:300], call.is_stream
+        is_fresh = is_bypassed(header(scope, CACHE_HEADER))
+        work = self.dispatcher.answer(call, principal, HttpReply(send), record, is_fresh=is_fresh)
+        await _until_disconnect(receive, work)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
         path, method = scope["path"], scope["method"]
-        operation = _CALLS.get(path)
-        if operation is not None and method == "POST":
-            entry.key_id = self.gate.admit(scope).key_id
-            call = parse_call(operation, await read_body(scope, receive))
-            entry.model, entry.is_stream = call.model[:300], call.is_stream
-            await _until_disconnect(receive, self.dispatcher.answer(call, send, entry))
+        found = [(each, match) for each in self.routes if (match := each.pattern.fullmatch(path))]
+        allowed = sorted({each.method for each, _ in found} | ({"POST"} if path in _CALLS else set()))
+        chosen = next(((each, match) for each, match in found if each.method == method), None)
+        if chosen is None and allowed:
+            await _refuse(send, _wrong_method(method, path, allowed), record, path, [(b"allow", _join(allowed))])
             return
-        allowed = _METHODS.get(path) or ("GET" if path.startswith(f"{_MODELS}/") else None)
-        if allowed is None:
-            raise NotFound("unknown_route", f"there is no {path[:200]}; there are: {', '.join(sorted(_METHODS))}")
-        if method != allowed:
-            await _refuse(send, _wrong_method(method, path, allowed), entry, [(b"allow", allowed.encode())])
-            return
-        if path == "/healthz":
-            value = self._health()
-        else:
-            entry.key_id = self.gate.admit(scope).key_id
-            value = self._list() if path == _MODELS else self._describe(path.removeprefix(f"{_MODELS}/"))
-        entry.status = 200
-        await send_json(send, 200, orjson.dumps(value))
-
-    def _health(self) -> dict[str, object]:
-        fleet, catalog = self.dispatcher.fleet, self.dispatcher.catalog
-        now_s = time.monotonic()
-        models = {}
-        for name in catalog.names(fleet.local_models):
-            targets = catalog.resolve(name, local_models=fleet.local_models).targets
-            models[name] = "up" if any(fleet.is_up(target, now_s=now_s) for target in targets) else "down"
-        return {"status": "ok", "models": models}
-
-    def _list(self) -> dict[str, object]:
-        names = self.dispatcher.catalog.names(self.dispatcher.fleet.local_models)
-        return {"object": "list", "data": [self._describe(name) for name in names]}
-
-    def _describe(self, name: str) -> dict[str, object]:
-        route = self.dispatcher.catalog.resolve(name, local_models=self.dispatcher.fleet.local_models)
-        provider = route.targets[0].provider
-        owner = "mlaas" if route.is_alias or provider == LOCAL else provider
-        return {"id": name, "object": "model", "created": int(self.started_at_s), "owned_by": owner}
+        if chosen is None:
+            known = sorted({*_CALLS, *(each.shown for each in self.routes)})
+            raise NotFound("unknown_route", f"there is no {path[:200]}; there are: {', '.join(known)}")
+        route, match = chosen
+        principal = None
+        if not route.is_open:
+            principal = self.gate.admit(scope)
+            record.key_id, record.tenant = principal.key_id, principal.tenant
+        request = Request(
+            principal=principal,
+            path=match.groups(),
+            query=dict(parse_qsl(str(scope.get("query_string", b""), "latin-1"), keep_blank_values=True)),
+            headers={str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"]},
+            body=b"" if method == "GET" else await read_body(scope, receive),
+        )
+        result = await route.handler(request)
+        record.status = result.status
+        await send_result(send, result.status, result.body, result.content_type, result.headers)
 
 
 async def _until_disconnect(receive: Receive, work: Awaitable[None]) -> None:
@@ -153,9 +155,12 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _refuse(send: Send, failure: Failure, entry: AccessEntry, extra: Headers | None = None) -> None:
-    entry.status, entry.error = failure.status, failure.code
-    await send_failure(send, failure, extra)
+async def _refuse(send: Send, failure: Failure, record: RequestRecord, path: str, extra: Headers | None = None) -> None:
+    """Send an error in the shape of the API that the path belongs to."""
+    record.status, record.error = failure.status, failure.code
+    is_anthropic = path == _ANTHROPIC or path.startswith(f"{_ANTHROPIC}/")
+    dialect = DIALECTS[Operation.MESSAGES if is_anthropic else Operation.CHAT]
+    await send_failure(send, failure, dialect.encode_error(failure), extra)
 
 
 def _frames(error: Exception) -> str:
@@ -165,14 +170,18 @@ def _frames(error: Exception) -> str:
     )
 
 
-def _wrong_method(method: str, path: str, allowed: str) -> Failure:
+def _wrong_method(method: str, path: str, allowed: Sequence[str]) -> Failure:
     return Failure(
         kind=FailureKind.REJECTED,
         status=405,
         code="method_not_allowed",
-        message=f"{path} takes {allowed}, not {method}",
+        message=f"{path} takes {' or '.join(allowed)}, not {method}",
         type="invalid_request_error",
     )
+
+
+def _join(methods: Sequence[str]) -> bytes:
+    return ", ".join(methods).encode()
 
 
 def _request_id(scope: Scope) -> str:

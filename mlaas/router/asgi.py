@@ -17,7 +17,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-_JSON = (b"content-type", b"application/json")
 _EVENTS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -38,7 +37,12 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 async def send_json(send: Send, status: int, body: bytes, extra: Headers | None = None) -> None:
     """Send a whole JSON answer."""
-    headers = [_JSON, (b"content-length", b"%d" % len(body)), *(extra or ())]
+    await send_result(send, status, body, b"application/json", extra or [])
+
+
+async def send_result(send: Send, status: int, body: bytes, content_type: bytes, extra: Headers) -> None:
+    """Send a whole answer."""
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -48,12 +52,12 @@ async def start_stream(send: Send, extra: Headers) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [*_EVENTS, *extra]})
 
 
-async def send_failure(send: Send, failure: Failure, extra: Headers | None = None) -> None:
+async def send_failure(send: Send, failure: Failure, body: bytes, extra: Headers | None = None) -> None:
     """Send an error with its status, and `retry-after` when a wait helps."""
     headers = list(extra or ())
     if failure.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(failure.retry_after_s))))
-    await send_json(send, failure.status, encode_error(failure), headers)
+    await send_json(send, failure.status, body, headers)
 
 
 def encode_error(failure: Failure) -> bytes:
@@ -71,5 +75,5 @@ def describe(error: MlaasError) -> Failure:
         message=error.message,
         type=_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "service_unavailable_error"),
         param=error.param if isinstance(error, FieldError) else None,
-        retry_after_s=_RETRY_AFTER_S if error.status == 503 else None,
+        retry_after_s=getattr(error, "retry_after_s", _RETRY_AFTER_S if error.status == 503 else None),
     )

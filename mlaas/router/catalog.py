@@ -11,8 +11,9 @@ from mlaas.errors import NotFound
 from mlaas.providers.base import Provider
 from mlaas.providers.build import build_provider
 from mlaas.providers.vllm import LOCAL, VLLM
-from mlaas.router.config import RouterConfig
-from mlaas.router.types import Route, Target
+from mlaas.router.config import AliasConfig, ProviderConfig, ProviderKey, RouterConfig
+from mlaas.router.types import BalanceWeights, BurstLimits, Route, Slo, Target
+from mlaas.router.virtual.config import VirtualConfig, check_recursion, members
 from mlaas.settings import read_secret
 
 # What a header and a log line can carry as it is.
@@ -25,14 +26,18 @@ class Catalog:
 
     Attributes:
         providers: those that can be called, by name; `local` is always one.
+        keyed: the same provider with each of its keys, where there are several, with the key's weight.
         unset: the environment variable that each other provider waits for.
-        routes: aliases by name.
+        routes: aliases with targets, by name.
+        virtual: aliases made of other models, by name.
         listed: `provider/model` of the external models to show.
     """
 
     providers: Mapping[str, Provider]
+    keyed: Mapping[str, tuple[tuple[Provider, float], ...]] = field(default_factory=dict)
     unset: Mapping[str, str] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
+    virtual: Mapping[str, VirtualConfig] = field(default_factory=dict)
     listed: tuple[str, ...] = ()
 
     @cached_property
@@ -48,7 +53,7 @@ class Catalog:
         An alias comes first, then a local model, then `provider/model`.
 
         Args:
-            model: the caller's word.
+            model: the caller's word; not the name of a virtual model.
             local_models: local models that are deployed.
 
         Raises:
@@ -74,32 +79,79 @@ class Catalog:
 
     def names(self, local_models: Collection[str]) -> tuple[str, ...]:
         """Return all names that `/v1/models` shows, aliases first."""
-        return tuple(dict.fromkeys((*self.routes, *sorted(local_models), *self.listed)))
+        return tuple(dict.fromkeys((*self.routes, *self.virtual, *sorted(local_models), *self.listed)))
 
 
 def build_catalog(config: RouterConfig) -> Catalog:
     """Return the catalog of a configuration, with each key read from the environment.
 
     Raises:
-        ConfigError: a provider's kind is not known or lacks what it needs.
+        ConfigError: a provider's kind is not known or lacks what it needs, or a virtual model asks itself.
     """
     providers: dict[str, Provider] = {LOCAL: VLLM()}
+    keyed: dict[str, tuple[tuple[Provider, float], ...]] = {}
     unset: dict[str, str] = {}
     for name, each in config.providers.items():
-        api_key = read_secret(each.api_key_env) if each.api_key_env else each.api_key
-        if each.api_key_env and api_key is None:
-            unset[name] = each.api_key_env
+        keys = _read_keys(each)
+        if keys:
+            kind = each.kind or name
+            built = [
+                (build_provider(kind, name=name, base_url=each.base_url, api_key=secret), weight)
+                for secret, weight in keys
+            ]
+            providers[name] = built[0][0]
+            if len(built) > 1:
+                keyed[name] = tuple(built)
         else:
-            providers[name] = build_provider(each.kind or name, name=name, base_url=each.base_url, api_key=api_key)
+            unset[name] = " or ".join(key.api_key_env for key in _keys(each) if key.api_key_env)
+    virtual = {name: alias.virtual for name, alias in config.models.items() if alias.virtual is not None}
+    check_recursion({name: members(each) for name, each in virtual.items()})
     external = [name for name in providers if name != LOCAL]
     return Catalog(
         providers=providers,
+        keyed=keyed,
         unset=unset,
-        routes={
-            name: Route(
-                model=name, targets=tuple(each.target for each in alias.targets), policy=alias.policy, is_alias=True
-            )
-            for name, alias in config.models.items()
-        },
+        routes={name: _route(name, alias) for name, alias in config.models.items() if alias.targets},
+        virtual=virtual,
         listed=tuple(f"{name}/{model}" for name in external for model in config.providers[name].models),
+    )
+
+
+def _keys(config: ProviderConfig) -> tuple[ProviderKey, ...]:
+    if config.api_key_env or config.api_key:
+        return (ProviderKey(api_key_env=config.api_key_env, api_key=config.api_key),)
+    return config.keys
+
+
+def _read_keys(config: ProviderConfig) -> list[tuple[str | None, float]]:
+    """Return each key that is there, with its weight; one that is None for a provider that asks for no key."""
+    keys = _keys(config)
+    if not keys:
+        return [(None, 1.0)]
+    secrets = ((read_secret(key.api_key_env) if key.api_key_env else key.api_key, key.weight) for key in keys)
+    return [(secret, weight) for secret, weight in secrets if secret is not None]
+
+
+def _route(name: str, alias: AliasConfig) -> Route:
+    burst = alias.burst
+    return Route(
+        model=name,
+        targets=tuple(each.target for each in alias.targets),
+        policy=alias.policy,
+        is_alias=True,
+        weights=tuple(each.weight for each in alias.targets),
+        slo=Slo(ttft_s=alias.slo.ttft_s, tokens_per_s=alias.slo.tokens_per_s),
+        burst=BurstLimits(
+            targets=burst.targets,
+            max_queue=burst.max_queue,
+            ttft_s=burst.ttft_s,
+            return_ratio=burst.return_ratio,
+            hold_s=burst.hold_s,
+        )
+        if burst is not None
+        else None,
+        residency=tuple(sorted(alias.residency)),
+        balance=BalanceWeights(cost=alias.balance.cost, latency=alias.balance.latency, quality=alias.balance.quality),
+        hedge_after_s=alias.hedge_after_s,
+        max_attempts=alias.max_attempts,
     )

@@ -7,10 +7,12 @@ from decimal import Decimal
 from types import UnionType
 from typing import Annotated, Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mlaas.providers.vllm import LOCAL
+from mlaas.router.section import Strict
 from mlaas.router.types import RoutingPolicy, Target
+from mlaas.router.virtual.config import CascadeConfig, EnsembleConfig, PipelineConfig, VirtualConfig
 
 
 def parse_target(value: object) -> object:
@@ -36,12 +38,6 @@ def _wrap_price(value: object) -> object:
 
 
 TargetField = Annotated[Target, BeforeValidator(parse_target)]
-
-
-class Strict(BaseModel):
-    """A section of the file: an unknown field is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=True)
 
 
 class ProviderKey(Strict):
@@ -121,8 +117,6 @@ class BurstConfig(Strict):
     """Traffic comes back once the pressure is below this part of what started the overflow."""
     hold_s: float = Field(default=10.0, ge=0)
     """How long the pressure must stay below before traffic comes back, in seconds."""
-    cold_start: bool = True
-    """Whether the targets also stand in while a deployed model has no live replica."""
 
 
 class SemanticCacheConfig(Strict):
@@ -179,11 +173,22 @@ class AliasConfig(Strict):
     """Silence of the first target after which a second one is asked as well. None: never."""
     max_attempts: int = Field(default=8, ge=1)
     """Attempts in all for one request."""
+    cascade: CascadeConfig | None = None
+    """In place of targets: models one after the other, until one's answer passes a check."""
+    ensemble: EnsembleConfig | None = None
+    """In place of targets: several models at once, and one answer of theirs."""
+    pipeline: PipelineConfig | None = None
+    """In place of targets: models that work on what the one before has written."""
+
+    @property
+    def virtual(self) -> VirtualConfig | None:
+        """What the alias is made of when it has no targets of its own."""
+        return self.cascade or self.ensemble or self.pipeline
 
     @model_validator(mode="after")
     def _check_targets(self) -> Self:
-        if not self.targets:
-            raise ValueError("an alias needs at least one target")
+        if bool(self.targets) + bool(self.cascade) + bool(self.ensemble) + bool(self.pipeline) != 1:
+            raise ValueError("give at least one target, or one of cascade, ensemble and pipeline")
         return self
 
 
@@ -257,15 +262,15 @@ class TimeoutConfig(Strict):
 class RouterConfig(Strict):
     """All that the router is told."""
 
-    providers: dict[str, ProviderConfig] = {}
+    providers: dict[str, ProviderConfig] = Field(default_factory=dict)
     """By the name that stands before the slash."""
-    models: dict[str, AliasConfig] = {}
+    models: dict[str, AliasConfig] = Field(default_factory=dict)
     """Aliases by name."""
-    prices: dict[str, Annotated[tuple[PriceConfig, ...], BeforeValidator(_wrap_price)]] = {}
+    prices: dict[str, Annotated[tuple[PriceConfig, ...], BeforeValidator(_wrap_price)]] = Field(default_factory=dict)
     """By `provider/model`: one price, or several with the day each begins. They go before the bundled prices."""
-    machine_hour_usd: dict[str, Decimal] = {}
+    machine_hour_usd: dict[str, Decimal] = Field(default_factory=dict)
     """What an hour of a local replica's machine costs, by local model; `default` for the others."""
-    capabilities: dict[str, CapabilityConfig] = {}
+    capabilities: dict[str, CapabilityConfig] = Field(default_factory=dict)
     """By `provider/model`."""
     quality: str | None = None
     """Path of the quality table that `mlaas bench-models` writes, relative to this file."""

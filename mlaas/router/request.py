@@ -1,40 +1,20 @@
-"""Reading a caller's request: body within bounds, JSON, and the types of the fields that routing depends on."""
+"""Reading a caller's request: body within bounds, JSON, and what every API has in common."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
 from mlaas.errors import InvalidRequest, RequestTooLarge
-from mlaas.providers.base import Call, FieldError, Operation
+from mlaas.providers.base import Call, FieldError
 from mlaas.router.asgi import Receive, Scope, header
+from mlaas.router.dialects.base import Dialect
 
 MAX_BODY_BYTES: Final = 20_000_000
 """Longer bodies are refused."""
-
-_NUMBER = (int, float)
-# Exact types of decoded JSON. Ranges and everything deeper is for the upstream, which knows its own limits.
-_FIELD_TYPES: dict[str, tuple[type, ...]] = {
-    "model": (str,),
-    "stream": (bool,),
-    "stream_options": (dict,),
-    "max_tokens": (int,),
-    "max_completion_tokens": (int,),
-    "temperature": _NUMBER,
-    "top_p": _NUMBER,
-    "presence_penalty": _NUMBER,
-    "frequency_penalty": _NUMBER,
-    "n": (int,),
-    "seed": (int,),
-    "stop": (str, list),
-    "user": (str,),
-    "tools": (list,),
-    "tool_choice": (str, dict),
-    "response_format": (dict,),
-    "logit_bias": (dict,),
-}
-_NAMES = {str: "a string", bool: "a boolean", dict: "an object", int: "an integer", float: "a number", list: "an array"}
+_FORWARDED_HEADERS = (b"anthropic-version", b"anthropic-beta")
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
@@ -66,8 +46,13 @@ class ClientGone(Exception):
     """The caller has closed the connection; there is nobody to answer."""
 
 
-def parse_call(operation: Operation, body: bytes) -> Call:
+def parse_call(dialect: Dialect, body: bytes, headers: Mapping[str, str]) -> Call:
     """Return the call that a body describes.
+
+    Args:
+        dialect: the API of the route.
+        body: what the caller sent.
+        headers: those of `forwarded_headers`.
 
     Raises:
         InvalidRequest: the body is not a JSON object.
@@ -79,48 +64,27 @@ def parse_call(operation: Operation, body: bytes) -> Call:
         raise InvalidRequest("invalid_json", f"the request body is not valid JSON: {error}") from error
     if type(fields) is not dict:
         raise InvalidRequest("invalid_json", "the request body must be a JSON object")
-    for name, value in fields.items():
-        allowed = _FIELD_TYPES.get(name)
-        if allowed is not None and type(value) not in allowed and (value is not None or name == "model"):
-            raise FieldError(name, f"{name!r} must be {_name_types(allowed)}, not {_show(value)}")
-    if not fields.get("model"):
-        raise FieldError("model", "'model' is missing; name one that GET /v1/models lists")
-    if operation is Operation.CHAT:
-        _check_messages(fields.get("messages"))
-    elif not isinstance(fields.get("prompt"), str | list):
-        raise FieldError("prompt", "'prompt' must be a string or an array")
+    model, is_stream = fields.get("model"), fields.get("stream")
+    if not isinstance(model, str) or not model:
+        raise FieldError("model", "'model' must be a string that names one of the models of GET /v1/models")
+    if is_stream is not None and type(is_stream) is not bool:
+        raise FieldError("stream", "'stream' must be a boolean")
+    dialect.check(fields)
     return Call(
-        operation=operation,
-        model=fields["model"],
-        is_stream=fields.get("stream") is True,
+        operation=dialect.operation,
+        model=model,
+        is_stream=is_stream is True,
         fields=fields,
         body=body,
+        headers=headers,
     )
 
 
-def _check_messages(messages: object) -> None:
-    if not isinstance(messages, list) or not messages:
-        raise FieldError("messages", "'messages' must be an array with at least one message")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise FieldError(f"messages[{index}]", f"'messages[{index}]' must be an object, not {_show(message)}")
-        if not isinstance(message.get("role"), str):
-            raise FieldError(f"messages[{index}].role", f"'messages[{index}].role' must be a string")
-        content = message.get("content")
-        if content is not None and not isinstance(content, str | list):
-            raise FieldError(
-                f"messages[{index}].content",
-                f"'messages[{index}].content' must be a string or an array, not {_show(content)}",
-            )
-
-
-def _name_types(allowed: tuple[type, ...]) -> str:
-    return "a number" if allowed is _NUMBER else " or ".join(_NAMES[each] for each in allowed)
-
-
-def _show(value: object) -> str:
-    """Name a value's type; the value itself may be a part of a prompt."""
-    return "null" if value is None else _NAMES[type(value)]
+def forwarded_headers(scope: Scope) -> dict[str, str]:
+    """Return the caller's headers that belong to the request itself and go on to a provider that knows them."""
+    return {
+        str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"] if name in _FORWARDED_HEADERS
+    }
 
 
 def _too_large() -> RequestTooLarge:

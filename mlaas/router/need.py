@@ -1,0 +1,96 @@
+"""What a request asks of a target, read from its fields before anything is sent; estimates, never a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from mlaas.providers.base import Call, Operation
+
+BYTES_PER_TOKEN: Final = 4
+"""Usual bytes of a request for each token of its prompt: English text and code, JSON's own characters included."""
+IMAGE_TOKENS: Final = 6_000
+"""More than any vendor's count for one image."""
+DEFAULT_OUTPUT_TOKENS: Final = 256
+"""Expected length of an answer whose request sets no bound."""
+
+_OUTPUT_FIELDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+
+
+def expected_input_tokens(call: Call) -> int:
+    """Return about how many tokens the prompt has; 0 only of an empty one."""
+    num_images, num_bytes = _measure(call)
+    return num_bytes // BYTES_PER_TOKEN + num_images * IMAGE_TOKENS
+
+
+def most_input_tokens(call: Call) -> int:
+    """Return a number of tokens that the prompt does not exceed: no tokenizer in use makes more tokens than bytes."""
+    num_images, num_bytes = _measure(call)
+    return num_bytes + num_images * IMAGE_TOKENS
+
+
+def asked_output_tokens(call: Call) -> int | None:
+    """Return the bound that the caller set on what is written, over all choices; None when it set none."""
+    if call.operation in (Operation.EMBEDDINGS, Operation.COUNT_TOKENS):
+        return 0
+    found = next((call.fields[name] for name in _OUTPUT_FIELDS if type(call.fields.get(name)) is int), None)
+    if found is None:
+        return None
+    num_choices = call.fields.get("n") or 1
+    return max(0, found) * (num_choices if type(num_choices) is int else 1)
+
+
+def output_field(operation: Operation, fields: Mapping[str, Any]) -> str:
+    """Return the field by which a caller of this API bounds the answer."""
+    if operation is Operation.RESPONSES:
+        return "max_output_tokens"
+    if operation is Operation.CHAT and fields.get("max_tokens") is None:
+        return "max_completion_tokens"
+    return "max_tokens"
+
+
+def needed_features(call: Call) -> tuple[str, ...]:
+    """Return what the target must be able to do: tools, vision, schema, reasoning."""
+    fields = call.fields
+    features = []
+    if fields.get("tools"):
+        features.append("tools")
+    if has_images(call):
+        features.append("vision")
+    if b'"json_schema"' in call.body:
+        features.append("schema")
+    if fields.get("reasoning_effort") or fields.get("reasoning") or fields.get("thinking"):
+        features.append("reasoning")
+    return tuple(features)
+
+
+def has_images(call: Call) -> bool:
+    """Tell whether the request may hold an image."""
+    body = call.body
+    return b'"image_url"' in body or b'"input_image"' in body or b'"image"' in body
+
+
+def _measure(call: Call) -> tuple[int, int]:
+    """Return the number of images, and the bytes of the request without them."""
+    if not has_images(call):
+        return 0, len(call.body)
+    num_images = num_image_bytes = 0
+    stack: list[Any] = [call.fields.get("messages"), call.fields.get("input")]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list):
+            stack += value
+        elif isinstance(value, dict):
+            if value.get("type") in ("image_url", "input_image", "image"):
+                num_images += 1
+                num_image_bytes += _longest_text(value)
+            else:
+                stack += value.values()
+    return num_images, max(0, len(call.body) - num_image_bytes)
+
+
+def _longest_text(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return max((_longest_text(child) for child in children), default=0)
