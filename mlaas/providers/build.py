@@ -8,15 +8,16 @@ from mlaas.providers.base import Provider
 from mlaas.providers.gemini import Gemini
 from mlaas.providers.openai import OpenAI
 from mlaas.providers.openai_compatible import OpenAICompatible
-from mlaas.providers.perplexity import Perplexity
+from mlaas.providers.perplexity import Perplexity, PerplexitySonar
 from mlaas.providers.xai import XAI
 
 OPENAI_COMPATIBLE = "openai_compatible"
-_VENDORS: dict[str, type[OpenAI] | type[Anthropic] | type[Gemini] | type[Perplexity] | type[XAI]] = {
+_VENDORS: dict[str, type[OpenAI | Anthropic | Gemini | Perplexity | PerplexitySonar | XAI]] = {
     "openai": OpenAI,
     "anthropic": Anthropic,
     "gemini": Gemini,
     "perplexity": Perplexity,
+    "perplexity_sonar": PerplexitySonar,
     "xai": XAI,
 }
 KINDS = (*_VENDORS, OPENAI_COMPATIBLE)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from mlaas.providers.openai_compatible import OpenAICompatible
+from mlaas.providers.responses_wire import ResponsesCompatible
 
 
-class OpenAI(OpenAICompatible):
-    """OpenAI's own API. Source: OpenAI API reference."""
+class OpenAI(ResponsesCompatible):
+    """OpenAI's own API: chats, completions, responses and embeddings, all as the caller wrote them."""
 
     default_url = "https://api.openai.com/v1"
+    foreign_fields = ResponsesCompatible.foreign_fields | {"reasoning_content"}

@@ -1,46 +1,42 @@
-"""Perplexity, through its agent API: chat completions on this side, a Responses-like format on the wire.
+"""Perplexity: the agent API, and the chat completions of Sonar that came before it.
 
-Text in, text out. Its own chat completions ended in September 2026, and the agent API answers 400 to a field that it
-does not know. Source: Perplexity's Python SDK, types of `responses.create`.
+Source: Perplexity's API reference; perplexity-py@3485870.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import orjson
 
-from mlaas.providers.base import Call, Failure, FieldError, Operation, ProviderFailed, StreamDecoder, WireRequest
-from mlaas.providers.chat import ChunkWriter, encode_completion, flatten_text, refuse_unknown_fields
-from mlaas.providers.failures import cut_short, parse_failure, unreadable
-from mlaas.providers.sse import EventBuffer, split_events
-
-_SYSTEM_ROLES = ("system", "developer")
-_FIELDS = (
-    "model",
-    "messages",
-    "stream",
-    "stream_options",
-    "max_tokens",
-    "max_completion_tokens",
-    "reasoning_effort",
-    "response_format",
+from mlaas.providers.base import Answer, Call, Failure, Operation, ProviderFailed, StreamDecoder, Usage, WireRequest
+from mlaas.providers.chat import parse_usage
+from mlaas.providers.failures import parse_failure, unreadable
+from mlaas.providers.from_agent import (
+    AgentChatStream,
+    AgentEvents,
+    complete_response,
+    decode_chat,
 )
+from mlaas.providers.openai_compatible import OpenAICompatible
+from mlaas.providers.responses_wire import ResponsesStream, parse_response, parse_response_usage
+from mlaas.providers.to_agent import encode_chat, encode_response
 
 
 class Perplexity:
-    """Perplexity's agent API.
+    """Perplexity's agent API: responses in its own words, chats translated.
 
     Attributes:
         name: the provider's name in `provider/model`.
         base_url: URL that ends where `/agent` begins.
-        operations: chat only.
+        operations: responses and chats.
     """
 
     default_url = "https://api.perplexity.ai/v1"
-    operations = frozenset({Operation.CHAT})
+    operations = frozenset({Operation.CHAT, Operation.RESPONSES})
 
     def __init__(self, *, name: str, base_url: str, api_key: str | None) -> None:
         self.name = name
@@ -50,125 +46,95 @@ class Perplexity:
             self._headers["authorization"] = f"Bearer {api_key}"
 
     def encode_request(self, call: Call, *, model: str) -> WireRequest:
-        """Return the agent request of a chat.
+        """Return the agent request of a chat or of a response.
 
         Raises:
-            FieldError: the agent API has no such field, or a message holds more than text.
+            FieldError: the agent API has nothing like a field of the request.
         """
-        fields = call.fields
-        refuse_unknown_fields(self.name, fields, _FIELDS)
-        instructions, items = [], []
-        for index, message in enumerate(fields["messages"]):
-            place = f"messages[{index}]"
-            text = flatten_text(self.name, message, place)
-            if message["role"] in _SYSTEM_ROLES:
-                instructions.append(text)
-            elif message["role"] in ("user", "assistant"):
-                items.append({"type": "message", "role": message["role"], "content": text})
-            else:
-                raise FieldError(f"{place}.role", f"{self.name} cannot take a message of role {message['role'][:50]!r}")
-        body: dict[str, Any] = {"model": model, "input": items, "stream": call.is_stream}
-        if instructions:
-            body["instructions"] = "\n\n".join(instructions)
-        max_tokens = fields.get("max_completion_tokens") or fields.get("max_tokens")
-        if max_tokens is not None:
-            body["max_output_tokens"] = max_tokens
-        if fields.get("reasoning_effort") is not None:
-            body["reasoning"] = {"effort": fields["reasoning_effort"]}
-        if fields.get("response_format") is not None:
-            body["response_format"] = fields["response_format"]
-        return WireRequest(path="/agent", headers=self._headers, body=orjson.dumps(body))
+        encode = encode_response if call.operation is Operation.RESPONSES else encode_chat
+        body = orjson.dumps(encode(self.name, call, model=model))
+        return WireRequest(path="/agent", headers=self._headers, body=body)
 
-    def decode_answer(self, call: Call, body: bytes) -> bytes:
-        """Return the agent's answer as a chat completion.
+    def decode_answer(self, call: Call, body: bytes) -> Answer:
+        """Return the agent's answer in the dialect of the call.
 
         Raises:
             ProviderFailed: the answer cannot be read, or reports a failure.
         """
-        try:
-            answer = orjson.loads(body)
-            if answer.get("error"):
-                raise ProviderFailed(parse_failure(self.name, 500, {}, body))
-            return encode_completion(
-                id=f"chatcmpl-{answer['id']}",
-                model=answer["model"],
-                created_s=int(answer["created_at"]),
-                message={"role": "assistant", "content": _text_of(answer["output"])},
-                finish_reason=_finish_reason(answer),
-                usage=_usage_of(answer.get("usage") or {}),
-            )
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ProviderFailed(unreadable(self.name, "an answer that cannot be read")) from error
+        if call.operation is not Operation.RESPONSES:
+            completion, usage = decode_chat(self, body)
+            return Answer(body=completion, usage=usage)
+        response = parse_response(self, body)
+        usage = self.parse_response_usage(response.get("usage"))
+        return Answer(body=orjson.dumps(complete_response(call, response)), usage=usage)
 
     def decode_stream(self, call: Call) -> StreamDecoder:
         """Return a decoder of the agent's events."""
-        return _AgentStream(self.name, call)
+        if call.operation is not Operation.RESPONSES:
+            return AgentChatStream(self, call)
+        return AgentResponsesStream(self, call)
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         """Return what an error answer means."""
         return parse_failure(self.name, status, headers, body)
 
+    def parse_response_usage(self, value: object) -> Usage | None:
+        """Return the usage of a response, with what Perplexity billed, searches and tools included."""
+        usage = parse_response_usage(value)
+        return None if usage is None else replace(usage, reported_cost_usd=_billed(value))
 
-class _AgentStream:
-    """Turns `response.*` events into chat completion chunks."""
 
-    def __init__(self, name: str, call: Call) -> None:
-        self._name = name
-        self._buffer = EventBuffer(name)
-        self._chunks = ChunkWriter(call, id=f"chatcmpl-{time.time_ns():x}")
-        self._is_done = False
+class AgentResponsesStream(ResponsesStream):
+    """A stream of the agent's own events, completed to OpenAI's."""
 
-    def feed(self, chunk: bytes) -> bytes:
+    is_verbatim = False
+
+    def __init__(self, provider: Perplexity, call: Call) -> None:
+        super().__init__(provider)
+        self._events = AgentEvents(call)
+
+    def rewrite(self, value: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the events that stand for one of the agent's.
+
+        Raises:
+            ProviderFailed: the event lacks what it must have.
+        """
         try:
-            payloads = split_events(self._buffer.feed(chunk))
-            return b"".join(self._read(orjson.loads(each), each) for each in payloads if each != b"[DONE]")
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ProviderFailed(unreadable(self._name, "an event that cannot be read")) from error
-
-    def finish(self) -> bytes:
-        if not self._is_done:
-            raise ProviderFailed(cut_short(self._name))
-        return b""
-
-    def _read(self, event: dict[str, Any], payload: bytes) -> bytes:
-        match event["type"]:
-            case "response.created":
-                response = event.get("response") or {}
-                self._chunks.begin(id=f"chatcmpl-{response.get('id', '')}", model=response.get("model"))
-            case "response.output_text.delta":
-                return self._chunks.delta({"content": event["delta"]})
-            case "response.completed":
-                self._is_done = True
-                response = event.get("response") or {}
-                return self._chunks.end(_finish_reason(response), _usage_of(response.get("usage") or {}))
-            case "response.failed" | "error":
-                raise ProviderFailed(parse_failure(self._name, 500, {}, payload))
-        return b""
+            return list(self._events.complete(value))
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ProviderFailed(unreadable(self._provider.name, "an event that cannot be read")) from error
 
 
-def _text_of(output: list[dict[str, Any]]) -> str:
-    return "".join(
-        part["text"]
-        for item in output
-        if item["type"] == "message"
-        for part in item["content"]
-        if part["type"] == "output_text"
-    )
+class PerplexitySonar(OpenAICompatible):
+    """Sonar's chat completions as they were before the agent API; citations and search results stay as they come."""
+
+    default_url = "https://api.perplexity.ai"
+    operations = frozenset({Operation.CHAT})
+
+    def parse_usage(self, value: object) -> Usage | None:
+        """Return the usage of a chat, with what Perplexity billed.
+
+        Deep research counts reasoning and citations beside `completion_tokens`; both are billed as output.
+        Source: genai-prices, extractor `default` of perplexity.
+        """
+        usage = parse_usage(value)
+        if usage is None or not isinstance(value, Mapping):
+            return None
+        reasoning, citations = (_count(value.get(field)) for field in ("reasoning_tokens", "citation_tokens"))
+        return replace(
+            usage,
+            output_tokens=usage.output_tokens + reasoning + citations,
+            reasoning_tokens=reasoning,
+            reported_cost_usd=_billed(value),
+        )
 
 
-def _finish_reason(response: dict[str, Any]) -> str:
-    return "length" if response.get("status") == "incomplete" else "stop"
+def _billed(value: object) -> Decimal | None:
+    """Return the total of a usage's `cost`, digit by digit as it was written."""
+    cost = value.get("cost") if isinstance(value, Mapping) else None
+    total = cost.get("total_cost") if isinstance(cost, Mapping) else None
+    return Decimal(str(total)) if isinstance(total, int | float) and not isinstance(total, bool) else None
 
 
-def _usage_of(usage: dict[str, Any]) -> dict[str, Any]:
-    """Return OpenAI's usage, with what Perplexity billed as it said it."""
-    cached = (usage.get("input_tokens_details") or {}).get("cache_read_input_tokens") or 0
-    value: dict[str, Any] = {
-        "prompt_tokens": usage.get("input_tokens", 0),
-        "completion_tokens": usage.get("output_tokens", 0),
-        "total_tokens": usage.get("total_tokens", 0),
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
-    if usage.get("cost"):
-        value["cost"] = usage["cost"]
-    return value
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
