@@ -6,15 +6,19 @@ Source: Anthropic API reference, messages and streaming; OpenAI API reference, c
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
 
-from mlaas.providers.base import Call, ProviderFailed
+from mlaas.providers.base import Answer, Call, Failure, ProviderFailed, Usage
 from mlaas.providers.chat import ChunkWriter, encode_completion
 from mlaas.providers.failures import cut_short, parse_failure, unreadable
 from mlaas.providers.sse import EventBuffer, split_events
+from mlaas.providers.thinking import is_thinking, mark_thinking
 
+# A turn is only paused while tools of Anthropic's own run, which a chat cannot ask for.
 _FINISH_REASONS: Final = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -30,15 +34,17 @@ _STATUS_OF_ERROR: Final = {
     "billing_error": 402,
     "permission_error": 403,
     "not_found_error": 404,
+    "conflict_error": 409,
     "request_too_large": 413,
     "rate_limit_error": 429,
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-_UNREADABLE = (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, IndexError)
+UNREADABLE: Final = (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, IndexError, ValueError)
+"""What reading an answer of another shape than the documented one raises."""
 
 
-def decode_message(name: str, body: bytes) -> bytes:
+def decode_message(name: str, body: bytes) -> Answer:
     """Return a message as a chat completion.
 
     Raises:
@@ -46,47 +52,75 @@ def decode_message(name: str, body: bytes) -> bytes:
     """
     try:
         answer = orjson.loads(body)
-        return encode_completion(
+        usage = read_usage(answer["usage"])
+        completion = encode_completion(
             id=f"chatcmpl-{answer['id']}",
             model=answer["model"],
             created_s=int(time.time()),
-            message=_decode_content(answer["content"]),
+            message=_decode_content(answer["content"], answer["model"]),
             finish_reason=_finish_reason(answer["stop_reason"]),
-            usage=convert_usage(answer["usage"]),
+            usage=usage,
         )
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ProviderFailed(unreadable(name, "an answer that cannot be read")) from error
+    return Answer(body=completion, usage=usage)
 
 
-def convert_usage(usage: dict[str, Any]) -> dict[str, Any]:
-    """Return OpenAI's usage.
+def read_usage(usage: Mapping[str, Any]) -> Usage:
+    """Return what a message used.
 
-    OpenAI's `prompt_tokens` includes cached tokens; `input_tokens` here leaves both cache reads and cache writes out.
+    `input_tokens` leaves cache reads and writes out; `cache_creation_input_tokens` is all writes, of which
+    `cache_creation` tells those for an hour.
     """
-    cache_read = usage.get("cache_read_input_tokens") or 0
-    cache_write = usage.get("cache_creation_input_tokens") or 0
-    prompt = (usage.get("input_tokens") or 0) + cache_read + cache_write
-    completion = usage.get("output_tokens") or 0
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cache_read, "cache_write_tokens": cache_write},
-    }
+    written = int(usage.get("cache_creation_input_tokens") or 0)
+    long_written = min(written, int((usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0))
+    return Usage(
+        input_tokens=int(usage.get("input_tokens") or 0),
+        cache_read_tokens=int(usage.get("cache_read_input_tokens") or 0),
+        cache_write_tokens=written - long_written,
+        cache_write_1h_tokens=long_written,
+        output_tokens=int(usage.get("output_tokens") or 0),
+        reasoning_tokens=int((usage.get("output_tokens_details") or {}).get("thinking_tokens") or 0),
+    )
+
+
+def update_usage(usage: dict[str, Any], delta: Mapping[str, Any]) -> None:
+    """Take over the usage of a `message_delta`: it is cumulative, and what is null in it stays as it was."""
+    usage.update({key: value for key, value in delta.items() if value is not None})
+
+
+def read_error_event(name: str, event: Mapping[str, Any], payload: bytes) -> Failure:
+    """Return the failure that an `error` event tells of, which comes after a status of 200."""
+    return parse_failure(name, _STATUS_OF_ERROR.get(event["error"].get("type"), 500), {}, payload)
 
 
 class MessagesStream:
-    """Turns the events of one streamed message into chat completion chunks."""
+    """Turns the events of one streamed message into chat completion chunks.
+
+    Thinking goes out as `reasoning_content` while it comes, and each of its blocks once more, whole and signed, as
+    `thinking_blocks` when it ends.
+
+    Attributes:
+        usage: what the stream used; None until its end.
+    """
 
     def __init__(self, name: str, call: Call) -> None:
+        self.usage: Usage | None = None
         self._name = name
         self._buffer = EventBuffer(name)
         self._chunks = ChunkWriter(call, id=f"chatcmpl-{time.time_ns():x}")
-        self._usage: dict[str, Any] = {}
+        self._model = ""
+        self._spent: dict[str, Any] = {}
         self._finish_reason = "stop"
         self._num_tools = 0
         self._is_tool_empty = False
-        self._is_done = False
+        self._thinking: dict[str, Any] | None = None
+        self._failure: Failure | None = None
+
+    @property
+    def num_deltas(self) -> int:
+        """Pieces of content passed on so far."""
+        return self._chunks.num_deltas
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the chunks that the events so far make.
@@ -94,50 +128,57 @@ class MessagesStream:
         Raises:
             ProviderFailed: an event is an error, or cannot be read.
         """
+        if self._failure is not None:
+            raise ProviderFailed(self._failure)
+        chunks = b""
         try:
-            return b"".join(
-                self._read(orjson.loads(payload), payload) for payload in split_events(self._buffer.feed(chunk))
-            )
-        except _UNREADABLE as error:
-            raise ProviderFailed(unreadable(self._name, "an event that cannot be read")) from error
+            for payload in split_events(self._buffer.feed(chunk)):
+                chunks += self._read(orjson.loads(payload), payload)
+        except ProviderFailed as error:
+            self._failure = error.failure
+        except UNREADABLE:
+            self._failure = unreadable(self._name, "an event that cannot be read")
+        if self._failure is not None and not chunks:
+            raise ProviderFailed(self._failure)
+        return chunks
 
-    def finish(self) -> bytes:
-        """Return nothing: the last chunks go out with `message_stop`.
+    def finish(self, cost_usd: Decimal | None) -> bytes:
+        """Return the last chunks: the reason for the end, the usage if the caller asked for it, and `[DONE]`.
 
         Raises:
-            ProviderFailed: `message_stop` has not come.
+            ProviderFailed: `message_stop` has not come, or an event before it could not be read.
         """
-        if not self._is_done:
-            raise ProviderFailed(cut_short(self._name))
-        return b""
+        if self._failure is not None or self.usage is None:
+            raise ProviderFailed(self._failure or cut_short(self._name))
+        return self._chunks.stop(self._finish_reason) + self._chunks.end(self.usage, cost_usd)
 
     def _read(self, event: dict[str, Any], payload: bytes) -> bytes:
         match event["type"]:
             case "message_start":
                 message = event["message"]
-                self._usage = dict(message.get("usage") or {})
-                self._chunks.begin(id=f"chatcmpl-{message['id']}", model=message.get("model"))
+                self._model = message.get("model") or ""
+                self._spent = dict(message.get("usage") or {})
+                self._chunks.begin(id=f"chatcmpl-{message['id']}", model=self._model)
             case "content_block_start":
-                return self._start_block(event["content_block"])
+                return self._start_block(event["content_block"], event["index"])
             case "content_block_delta":
                 return self._read_delta(event["delta"])
-            case "content_block_stop" if self._is_tool_empty:
-                return self._tool_arguments("{}")
+            case "content_block_stop":
+                return self._stop_block()
             case "message_delta":
-                # Cumulative; a field that is absent or null keeps its value from the start.
-                self._usage.update({key: each for key, each in (event.get("usage") or {}).items() if each is not None})
+                update_usage(self._spent, event.get("usage") or {})
                 self._finish_reason = _finish_reason(event["delta"].get("stop_reason"))
             case "message_stop":
-                self._is_done = True
-                return self._chunks.end(self._finish_reason, convert_usage(self._usage))
+                self.usage = read_usage(self._spent)
             case "error":
-                status = _STATUS_OF_ERROR.get(event["error"].get("type"), 500)
-                raise ProviderFailed(parse_failure(self._name, status, {}, payload))
+                raise ProviderFailed(read_error_event(self._name, event, payload))
         return b""
 
-    def _start_block(self, block: dict[str, Any]) -> bytes:
+    def _start_block(self, block: dict[str, Any], index: int) -> bytes:
         if block["type"] == "text" and block.get("text"):
             return self._chunks.delta({"content": block["text"]})
+        if is_thinking(block):
+            self._thinking = mark_thinking(block, model=self._model, place=index)
         if block["type"] != "tool_use":
             return b""
         self._num_tools += 1
@@ -152,9 +193,18 @@ class MessagesStream:
                 return self._chunks.delta({"content": delta["text"]})
             case "input_json_delta" if delta["partial_json"]:
                 return self._tool_arguments(delta["partial_json"])
-            case "thinking_delta":
+            case "thinking_delta" if self._thinking is not None and delta["thinking"]:
+                self._thinking["thinking"] += delta["thinking"]
                 return self._chunks.delta({"reasoning_content": delta["thinking"]})
+            case "signature_delta" if self._thinking is not None:
+                self._thinking["signature"] += delta["signature"]
         return b""
+
+    def _stop_block(self) -> bytes:
+        block, self._thinking = self._thinking, None
+        if block is not None:
+            return self._chunks.delta({"thinking_blocks": [block]})
+        return self._tool_arguments("{}") if self._is_tool_empty else b""
 
     def _tool_arguments(self, text: str) -> bytes:
         self._is_tool_empty = False
@@ -162,7 +212,7 @@ class MessagesStream:
         return self._chunks.delta({"tool_calls": [call]})
 
 
-def _decode_content(blocks: list[dict[str, Any]]) -> dict[str, Any]:
+def _decode_content(blocks: list[dict[str, Any]], model: str) -> dict[str, Any]:
     text = "".join(block["text"] for block in blocks if block["type"] == "text")
     calls = [
         {
@@ -179,6 +229,11 @@ def _decode_content(blocks: list[dict[str, Any]]) -> dict[str, Any]:
     thinking = "".join(block["thinking"] for block in blocks if block["type"] == "thinking")
     if thinking:
         message["reasoning_content"] = thinking
+    marked = [
+        mark_thinking(block, model=model, place=place) for place, block in enumerate(blocks) if is_thinking(block)
+    ]
+    if marked:
+        message["thinking_blocks"] = marked
     return message
 
 

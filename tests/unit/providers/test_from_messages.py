@@ -6,15 +6,15 @@ import orjson
 import pytest
 from openai.types.chat import ChatCompletion
 
-from mlaas.providers.base import Call, FailureKind, Operation, ProviderFailed
-from mlaas.providers.from_messages import MessagesStream, convert_usage, decode_message
+from mlaas.providers.base import Call, FailureKind, Operation, ProviderFailed, Usage
+from mlaas.providers.from_messages import MessagesStream, decode_message, read_usage
 from mlaas.providers.sse import split_events
 
 
 def answer(content, stop_reason="end_turn"):
     usage = {"input_tokens": 3, "output_tokens": 2}
     body = {"id": "msg", "model": "m", "content": content, "stop_reason": stop_reason, "usage": usage}
-    return ChatCompletion.model_validate_json(decode_message("claude", orjson.dumps(body)))
+    return ChatCompletion.model_validate_json(decode_message("claude", orjson.dumps(body)).body)
 
 
 def stream(*events):
@@ -22,6 +22,7 @@ def stream(*events):
     decoder = MessagesStream("claude", call)
     start = {"type": "message_start", "message": {"id": "msg", "model": "m", "usage": {"input_tokens": 3}}}
     data = b"".join(decoder.feed(b"data: " + orjson.dumps(each) + b"\n\n") for each in (start, *events))
+    data += decoder.finish(None)
     return [orjson.loads(each)["choices"][0] for each in split_events(data) if each != b"[DONE]"]
 
 
@@ -58,14 +59,32 @@ def test_tool_calls_and_thinking_keep_their_parts():
     assert message.model_extra["reasoning_content"] == "hm"
 
 
-def test_cached_tokens_count_into_the_prompt():
-    usage = {"input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 2, "output_tokens": 3}
-    assert convert_usage(usage) == {
-        "prompt_tokens": 17,
-        "completion_tokens": 3,
-        "total_tokens": 20,
-        "prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 2},
-    }
+def test_each_input_token_is_counted_once():
+    usage = read_usage(
+        {
+            "input_tokens": 10,
+            "cache_read_input_tokens": 5,
+            "cache_creation_input_tokens": 7,
+            "cache_creation": {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 3},
+            "output_tokens": 8,
+            "output_tokens_details": {"thinking_tokens": 6},
+        }
+    )
+    assert usage == Usage(
+        input_tokens=10,
+        cache_read_tokens=5,
+        cache_write_tokens=4,
+        cache_write_1h_tokens=3,
+        output_tokens=8,
+        reasoning_tokens=6,
+    )
+    assert usage.prompt_tokens == 22
+
+
+def test_nulls_in_a_usage_are_zeros():
+    assert read_usage({"input_tokens": 3, "cache_creation": None, "cache_read_input_tokens": None}) == Usage(
+        input_tokens=3
+    )
 
 
 def test_streamed_tool_calls_have_an_index_each_and_arguments_that_are_json():

@@ -30,7 +30,7 @@ def test_system_and_developer_messages_become_the_system_prompt():
     body = encode(
         {"role": "system", "content": "a"}, USER, {"role": "developer", "content": [{"type": "text", "text": "b"}]}
     )
-    assert body["system"] == "a\n\nb"
+    assert body["system"] == [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert [message["role"] for message in body["messages"]] == ["user"]
 
 

@@ -1,0 +1,173 @@
+"""Anthropic's Messages API to a caller who speaks it too: bytes go on as they came.
+
+The one thing that changes on the way in, besides model and key, is thinking that the gateway wrote an origin into: it
+is taken off for the model that thought it, and the block is left out for any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import orjson
+
+from mlaas.providers.base import Answer, Call, Failure, ProviderFailed, Usage
+from mlaas.providers.chat import encode_cost
+from mlaas.providers.failures import cut_short, unreadable
+from mlaas.providers.from_messages import UNREADABLE, read_error_event, read_usage, update_usage
+from mlaas.providers.splice import insert_member, replace_model, set_member
+from mlaas.providers.sse import EventBuffer, cut_events, split_events
+from mlaas.providers.thinking import MARK_BYTES, is_thinking, read_thinking
+
+_DELTA: Final = b"event: content_block_delta"
+# Any event that is more than a piece of content has one of these; text that happens to hold one is read in vain.
+_SIGNALS: Final = (b"message_start", b"message_delta", b"message_stop", b"event: error")
+
+
+def encode_pass_through(call: Call, *, model: str) -> bytes:
+    """Return the caller's own bytes, asking for `model`."""
+    body = call.body if model == call.model else replace_model(call.body, model)
+    if MARK_BYTES not in body:
+        return body
+    messages = [_own_message(message, model) for message in call.fields["messages"]]
+    return set_member(body, "messages", orjson.dumps(messages))
+
+
+def _own_message(message: Mapping[str, Any], model: str) -> Mapping[str, Any]:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    blocks = []
+    for place, block in enumerate(content):
+        if not is_thinking(block):
+            blocks.append(block)
+        elif (own := read_thinking(block, model=model, place=place)) is not None:
+            blocks.append(own[1])
+    return {**message, "content": blocks}
+
+
+def pass_message(name: str, body: bytes) -> Answer:
+    """Return a message as it came, and what it used.
+
+    Raises:
+        ProviderFailed: the answer is no message.
+    """
+    try:
+        return Answer(body=body, usage=read_usage(orjson.loads(body)["usage"]))
+    except UNREADABLE as error:
+        raise ProviderFailed(unreadable(name, "an answer that cannot be read")) from error
+
+
+def pass_token_count(name: str, body: bytes) -> Answer:
+    """Return a count of tokens as it came; counting uses none.
+
+    Raises:
+        ProviderFailed: the answer is no count.
+    """
+    try:
+        int(orjson.loads(body)["input_tokens"])
+    except UNREADABLE as error:
+        raise ProviderFailed(unreadable(name, "an answer that cannot be read")) from error
+    return Answer(body=body, usage=Usage())
+
+
+class MessagesPassThrough:
+    """Passes the events of a streamed message on as they came.
+
+    Events before the first piece of content wait for it, so that an upstream which fails until then can still be
+    replaced by another. `message_delta` and `message_stop` are held back to the end.
+
+    Attributes:
+        usage: what the stream used; None until its end.
+        num_deltas: pieces of content passed on.
+    """
+
+    __slots__ = ("_buffer", "_failure", "_is_open", "_last", "_name", "_opening", "_spent", "num_deltas", "usage")
+
+    def __init__(self, name: str) -> None:
+        self.usage: Usage | None = None
+        self.num_deltas = 0
+        self._name = name
+        self._buffer = EventBuffer(name)
+        self._opening = b""
+        self._is_open = False
+        self._last: list[bytes] = []
+        self._spent: dict[str, Any] = {}
+        self._failure: Failure | None = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return the whole events that are complete by now, but for those that begin and end the message.
+
+        Raises:
+            ProviderFailed: an event is an error, or cannot be read.
+        """
+        self._check()
+        events = self._buffer.feed(chunk)
+        if not events:
+            return b""
+        is_plain = self._is_open and not any(signal in events for signal in _SIGNALS)
+        passed = events if is_plain else self._read(events)
+        self.num_deltas += passed.count(_DELTA)
+        if not passed:
+            self._check()
+        return self._open(passed)
+
+    def finish(self, cost_usd: Decimal | None) -> bytes:
+        """Return the last events, with `cost_usd` in their usage.
+
+        Raises:
+            ProviderFailed: `message_stop` has not come, or an event before it could not be read.
+        """
+        self._check()
+        if self.usage is None:
+            raise ProviderFailed(cut_short(self._name))
+        last = b"".join(self._last)
+        if cost_usd is not None:
+            last = b"".join(insert_member(event, "usage", "cost_usd", encode_cost(cost_usd)) for event in self._last)
+        return self._opening + last
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise ProviderFailed(self._failure)
+
+    def _open(self, events: bytes) -> bytes:
+        if self._is_open:
+            return events
+        self._opening += events
+        if not self.num_deltas:
+            return b""
+        self._is_open = True
+        opening, self._opening = self._opening, b""
+        return opening
+
+    def _read(self, events: bytes) -> bytes:
+        """Read events one by one. What came before one that breaks the stream still goes out."""
+        passed = b""
+        try:
+            for event in cut_events(events):
+                for payload in split_events(event):
+                    if self._read_event(orjson.loads(payload), payload):
+                        passed += event
+                    else:
+                        self._last.append(event)
+        except ProviderFailed as error:
+            self._failure = error.failure
+        except UNREADABLE:
+            self._failure = unreadable(self._name, "an event that cannot be read")
+        return passed
+
+    def _read_event(self, event: dict[str, Any], payload: bytes) -> bool:
+        """Take note of an event and return whether it goes on at once."""
+        match event["type"]:
+            case "message_start":
+                self._spent = dict(event["message"].get("usage") or {})
+            case "message_delta":
+                update_usage(self._spent, event.get("usage") or {})
+                return False
+            case "message_stop":
+                self.usage = read_usage(self._spent)
+                return False
+            case "error":
+                raise ProviderFailed(read_error_event(self._name, event, payload))
+        return True
