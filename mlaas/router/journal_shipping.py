@@ -24,7 +24,8 @@ from mlaas.router.journal import PENDING_PATTERN, Journal
 from mlaas.router.rates import to_pico_usd
 from mlaas.store.usage import UsageEntry
 
-_LINES_PER_BATCH = 1000
+# Small, so that the thread never keeps the interpreter from the event loop for long.
+_LINES_PER_BATCH = 100
 _NUM_SHIPPED_KEPT = 4
 _MAX_BIGINT = 2**63 - 1
 _TOKEN_FIELDS = (

@@ -6,7 +6,7 @@ Costs are whole picodollars, added up in two parts, so that sums are exact on bo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, get_args
@@ -125,7 +125,7 @@ class UsageRepository:
         with transaction(self._engine) as connection:
             insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(usage)
             for start in range(0, len(entries), _ROWS_PER_STATEMENT):
-                rows = [asdict(entry) for entry in entries[start : start + _ROWS_PER_STATEMENT]]
+                rows = [vars(entry) for entry in entries[start : start + _ROWS_PER_STATEMENT]]
                 connection.execute(insert.on_conflict_do_nothing(index_elements=[usage.c.id]), rows)
 
     def get(self, request_id: str) -> Sequence[UsageEntry]:
