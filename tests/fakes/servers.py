@@ -1,4 +1,4 @@
-"""Servers in threads of their own, on free ports: an aiohttp application, and the gateway under uvicorn."""
+"""The gateway under uvicorn, in a thread of its own on a free port."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
-from aiohttp import web
 
 from mlaas.auth.keyring import KeyRing
 from mlaas.auth.keys import create_key
@@ -22,30 +21,7 @@ from mlaas.router.service import GatewayService
 from mlaas.router.types import LocalEndpoint
 from mlaas.store.engine import migrate, open_store
 from mlaas.store.keys import KeyRepository
-
-
-@contextlib.contextmanager
-def serving(app: web.Application, *, port: int = 0) -> Iterator[str]:
-    """Serve an aiohttp application and yield its URL."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    async def start() -> tuple[web.AppRunner, int]:
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
-        await site.start()
-        return runner, runner.addresses[0][1]
-
-    runner, bound = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    try:
-        yield f"http://127.0.0.1:{bound}"
-    finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+from tests.fakes.serving import serving as serving
 
 
 class StaticEndpoints:
