@@ -64,6 +64,7 @@ class BurstLimits:
         ttft_s: longest predicted time to first token. None: the SLO's.
         return_ratio: during a burst the home takes a request again below this share of the limits.
         hold_s: the burst ends once the home has been below that share for so long.
+        cold_start: the targets also stand in while a deployed model has no live replica.
     """
 
     targets: tuple[Target, ...]
@@ -71,6 +72,7 @@ class BurstLimits:
     ttft_s: float | None = None
     return_ratio: float = 0.5
     hold_s: float = 10.0
+    cold_start: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,7 +212,7 @@ class Candidate:
     Attributes:
         origin: base URL, which is also what health is kept by.
         num_outstanding: requests of this gateway replica under way there.
-        num_queued: requests that wait in this gateway replica for a place at the target.
+        num_queued: this address's part of the requests that wait in this gateway replica for the target.
         num_since_poll: change of `num_outstanding` since `engine` was read.
         rest_s: how long until it may be tried again.
         offer: what the target is.

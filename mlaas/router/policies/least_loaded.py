@@ -1,0 +1,23 @@
+"""`least_loaded`: the address with the least load, by engine queue, batch and KV cache (`predict.load`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlaas.router.policies.base import rank_by, wants_probe_last
+from mlaas.router.predict import load, num_running, num_waiting
+from mlaas.router.types import Candidate, Ranked, Snapshot
+
+
+def rank(snapshot: Snapshot, candidates: Sequence[Candidate]) -> list[Ranked]:
+    """Order by load; an address that wants a probe comes first, since only a request can bring it back."""
+    del snapshot
+    return rank_by(candidates, lambda each: (wants_probe_last(each), load(each)), "least loaded", show_load)
+
+
+def show_load(candidate: Candidate) -> str:
+    """Return an address's load for a reason."""
+    if candidate.engine is None:
+        return f"{candidate.num_outstanding} under way"
+    usage = candidate.engine.kv_usage
+    return f"{num_waiting(candidate)} waiting, {num_running(candidate)} running, KV cache {usage:.0%}"
