@@ -83,12 +83,12 @@ def test_a_stream_is_made_of_completions(is_asked):
     events += translator.finish(event([], usage=USAGE) + b"data: [DONE]\n\n", Decimal("0.0000015"))
     payloads = [block.removeprefix(b"data: ") for block in events.split(b"\n\n") if block]
     assert payloads.pop() == b"[DONE]"
-    chunks = [Completion.model_validate_json(payload, strict=True) for payload in payloads]
-    assert [chunk.choices[0].text for chunk in chunks if chunk.choices] == [" upon", " a", ""]
-    assert chunks[2].choices[0].finish_reason == "stop"
-    assert (len(chunks) == 4) is is_asked
-    if is_asked:
-        assert chunks[3].usage.cost_usd == 0.0000015
+    chunks = [json.loads(payload) for payload in payloads]
+    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+    choices = [(choice["text"], choice["finish_reason"]) for chunk in chunks for choice in chunk["choices"]]
+    assert choices == [(" upon", None), (" a", None), ("", "stop")]
+    usages = [chunk["usage"] for chunk in chunks if "usage" in chunk]
+    assert usages == ([{**USAGE, "cost_usd": 0.0000015}] if is_asked else [])
 
 
 def test_a_torn_chunk_is_a_failure():
