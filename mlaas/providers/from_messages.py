@@ -115,6 +115,7 @@ class MessagesStream:
         self._num_tools = 0
         self._is_tool_empty = False
         self._thinking: dict[str, Any] | None = None
+        self._place = 0
         self._failure: Failure | None = None
 
     @property
@@ -178,7 +179,7 @@ class MessagesStream:
         if block["type"] == "text" and block.get("text"):
             return self._chunks.delta({"content": block["text"]})
         if is_thinking(block):
-            self._thinking = mark_thinking(block, model=self._model, place=index)
+            self._thinking, self._place = dict(block), index
         if block["type"] != "tool_use":
             return b""
         self._num_tools += 1
@@ -197,13 +198,14 @@ class MessagesStream:
                 self._thinking["thinking"] += delta["thinking"]
                 return self._chunks.delta({"reasoning_content": delta["thinking"]})
             case "signature_delta" if self._thinking is not None:
-                self._thinking["signature"] += delta["signature"]
+                self._thinking["signature"] = delta["signature"]
         return b""
 
     def _stop_block(self) -> bytes:
         block, self._thinking = self._thinking, None
         if block is not None:
-            return self._chunks.delta({"thinking_blocks": [block]})
+            marked = mark_thinking(block, model=self._model, place=self._place)
+            return self._chunks.delta({"thinking_blocks": [marked]})
         return self._tool_arguments("{}") if self._is_tool_empty else b""
 
     def _tool_arguments(self, text: str) -> bytes:

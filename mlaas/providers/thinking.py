@@ -71,4 +71,4 @@ def read_thinking(block: Mapping[str, Any], *, model: str, place: int) -> tuple[
 
 def is_unsigned(block: Mapping[str, Any]) -> bool:
     """Return whether a block's model signs nothing: its text is all there is to it."""
-    return block.get("signature") in (None, "", f"{_MARK}|0|")
+    return block.get(_SEALS[block["type"]]) in (None, "", f"{_MARK}|0|")
