@@ -109,9 +109,10 @@ class MessagesPassThrough:
         is_plain = self._is_open and not any(signal in events for signal in _SIGNALS)
         passed = events if is_plain else self._read(events)
         self.num_deltas += passed.count(_DELTA)
-        if not passed:
+        opened = self._open(passed)
+        if not opened:
             self._check()
-        return self._open(passed)
+        return opened
 
     def finish(self, cost_usd: Decimal | None) -> bytes:
         """Return the last events, with `cost_usd` in their usage.
