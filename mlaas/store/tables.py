@@ -162,3 +162,53 @@ usage = Table(
     Index("ix_usage_tenant_at", "tenant", "at"),
     Index("ix_usage_request_id", "request_id"),
 )
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("ix_files_tenant_created_at", "tenant", "created_at"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("input_file_id", Text, nullable=False),
+    Column("completion_window", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("metadata", JSON(none_as_null=True)),
+    Column("errors", JSON(none_as_null=True)),
+    Column("output_file_id", Text),
+    Column("error_file_id", Text),
+    Column("num_total", Integer, nullable=False),
+    Column("num_completed", Integer, nullable=False),
+    Column("num_failed", Integer, nullable=False),
+    Column("in_progress_at", UtcDateTime),
+    Column("finalizing_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    Column("cancelling_at", UtcDateTime),
+    Column("lease_owner", Text),
+    Column("lease_expires_at", UtcDateTime),
+    Index("ix_batches_tenant_created_at", "tenant", "created_at"),
+    Index("ix_batches_status", "status"),
+)
+
+batch_answers = Table(
+    "batch_answers",
+    metadata,
+    Column("batch_id", Text, primary_key=True),
+    Column("line", Integer, primary_key=True),
+    Column("is_error", Boolean, nullable=False),
+    Column("text", Text, nullable=False),
+)
