@@ -23,8 +23,15 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "service_tier": ("auto",),
     "stop": ([],),
     "tools": ([],),
+    "temperature": (1,),
     "top_p": (1,),
+    "top_logprobs": (0,),
 }
+
+
+def is_neutral(field: str, value: object) -> bool:
+    """Whether a value of a chat's field asks for nothing, or for what every provider does anyway."""
+    return value is None or value in _NEUTRAL.get(field, ())
 
 
 def refuse_unknown_fields(name: str, fields: Mapping[str, Any], known: Collection[str]) -> None:
@@ -34,7 +41,7 @@ def refuse_unknown_fields(name: str, fields: Mapping[str, Any], known: Collectio
         FieldError: names the first such field.
     """
     for field, value in fields.items():
-        if field not in known and value is not None and value not in _NEUTRAL.get(field, ()):
+        if field not in known and not is_neutral(field, value):
             raise FieldError(field, f"{name} cannot honour {field!r}; leave it out or choose another model")
 
 

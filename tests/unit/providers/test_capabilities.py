@@ -1,0 +1,93 @@
+"""What models can do, and what follows for a request."""
+
+from __future__ import annotations
+
+import json
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlaas.providers.base import Call, Operation
+from mlaas.providers.build import KINDS
+from mlaas.providers.capabilities import (
+    UNKNOWN,
+    drop_fields,
+    find_capabilities,
+    override_capabilities,
+    unsupported_fields,
+)
+
+IMAGE = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}]
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "context_tokens"),
+    [
+        ("openai", "gpt-5.4-mini-2026-03-17", 400_000),
+        ("openai", "gpt-5.4", 1_050_000),
+        ("openai", "gpt-5-mini", 400_000),
+        ("anthropic", "claude-opus-4-5-20251101", 200_000),
+        ("anthropic", "claude-opus-5-5", 1_000_000),
+        ("gemini", "models/gemini-3.8-flash", 1_048_576),
+        ("perplexity_sonar", "sonar-pro", 200_000),
+        ("xai", "grok-4.7", 500_000),
+        ("xai", "grok-5", 0),
+        ("openai_compatible", "gpt-5", 0),
+    ],
+)
+def test_the_longest_prefix_tells_the_context(kind, model, context_tokens):
+    assert find_capabilities(kind, model).context_tokens == context_tokens
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "fields", "unsupported"),
+    [
+        ("openai", "gpt-5", {"temperature": 0.2, "n": 2}, ("temperature",)),
+        ("openai", "gpt-5", {"temperature": 1, "stop": None, "logprobs": False}, ()),
+        ("openai", "gpt-5.1", {"temperature": 0.2}, ()),
+        ("openai", "gpt-5.1", {"temperature": 0.2, "reasoning_effort": "low"}, ("temperature",)),
+        ("openai", "gpt-5.1", {"temperature": 0.2, "reasoning_effort": "none"}, ()),
+        ("openai", "gpt-4o", {"reasoning_effort": "low"}, ("reasoning_effort",)),
+        ("openai", "gpt-4", {"messages": [{"role": "user", "content": IMAGE}]}, ("messages[0].content[1]",)),
+        ("openai", "gpt-4", {"response_format": SCHEMA}, ("response_format",)),
+        ("openai", "gpt-4", {"response_format": {"type": "json_object"}}, ()),
+        ("anthropic", "claude-opus-5-5", {"temperature": 0.2, "seed": 1, "n": 2}, ("temperature", "seed", "n")),
+        ("anthropic", "claude-haiku-4-5", {"temperature": 0.2, "n": 1}, ()),
+        ("xai", "grok-4.7", {"stop": ["x"], "reasoning_effort": "none"}, ()),
+        ("xai", "grok-4.7", {"stop": ["x"]}, ("stop",)),
+        ("perplexity_sonar", "sonar", {"tools": [{}]}, ("tools",)),
+        ("openai_compatible", "m", {"seed": 1, "tools": [{}], "anything": 1}, ()),
+    ],
+)
+def test_a_field_that_a_model_cannot_honour_is_named(kind, model, fields, unsupported):
+    assert unsupported_fields(find_capabilities(kind, model), fields) == unsupported
+
+
+def test_an_operator_corrects_the_table():
+    known = find_capabilities("openai", "gpt-4")
+    features = {"vision": True, "tools": False, "schema": None}
+    corrected = override_capabilities(known, context_tokens=9, features=features)
+    assert (corrected.context_tokens, corrected.max_output_tokens) == (9, known.max_output_tokens)
+    assert corrected.lacks == {"reasoning", "schema", "tools"}
+    assert override_capabilities(known, features={}) == known
+
+
+@given(
+    st.sampled_from(KINDS),
+    st.sampled_from(["gpt-5", "claude-opus-5", "gemini-3", "sonar", "grok-4", "x"]),
+    st.dictionaries(st.sampled_from(["temperature", "tools", "n", "seed", "stop", "x"]), st.integers(0, 3) | st.none()),
+)
+def test_dropping_what_is_unsupported_leaves_a_request_that_is_supported(kind, model, fields):
+    known = find_capabilities(kind, model)
+    names = frozenset(unsupported_fields(known, fields))
+    assert names <= fields.keys()
+    call = Call(
+        operation=Operation.CHAT, model="m", is_stream=False, fields={"model": "m", **fields}, body=orjson.dumps(fields)
+    )
+    dropped = drop_fields(call, names)
+    assert unsupported_fields(known, dropped.fields) == ()
+    assert json.loads(dropped.body) == {name: call.fields[name] for name in call.fields if name not in names}
+    assert unsupported_fields(UNKNOWN, fields) == ()
