@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from mlaas.errors import InvalidRequest
 
@@ -105,6 +105,8 @@ class FailureKind(StrEnum):
     """The upstream failed, or its answer cannot be read."""
     QUOTA = "quota"
     """The account at the upstream is out of money: waiting does not help there, another target may."""
+    UNFIT = "unfit"
+    """The target cannot honour the request; nothing was sent."""
     DENIED = "denied"
     """The upstream does not accept our key, account or model name: the target's fault, not the caller's."""
     REJECTED = "rejected"
@@ -149,9 +151,6 @@ class FieldError(InvalidRequest):
         super().__init__(param, message)
         self.code = "invalid_field"
         self.param = param
-
-    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
-        return (type(self), (self.param, self.message))
 
 
 class StreamDecoder(Protocol):

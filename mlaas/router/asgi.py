@@ -75,5 +75,5 @@ def describe(error: MlaasError) -> Failure:
         message=error.message,
         type=_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "service_unavailable_error"),
         param=error.param if isinstance(error, FieldError) else None,
-        retry_after_s=getattr(error, "retry_after_s", _RETRY_AFTER_S if error.status == 503 else None),
+        retry_after_s=_RETRY_AFTER_S if error.status == 503 and error.retry_after_s is None else error.retry_after_s,
     )

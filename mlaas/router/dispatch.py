@@ -1,144 +1,203 @@
-"""Drives one call to its end: snapshot, decide, attempt, and again as the flow says."""
+"""From a call to its answer: what its model stands for, the cache, the bill, and the exchange that does the work."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from mlaas.providers.base import Call, Failure, Provider, ProviderFailed
-from mlaas.providers.failures import unreadable
-from mlaas.providers.sse import encode_event
-from mlaas.router.access_log import AccessEntry
-from mlaas.router.asgi import Headers, Send, encode_error, send_json, start_stream
+import orjson
+
+from mlaas.auth.types import Principal
+from mlaas.errors import PermissionDenied
+from mlaas.providers.base import Call, Failure, FailureKind, Operation, ProviderFailed
+from mlaas.router.asgi import Headers
+from mlaas.router.billing import Billing
+from mlaas.router.caching import Caching
 from mlaas.router.catalog import Catalog
-from mlaas.router.decide import decide
-from mlaas.router.egress import Answer, Egress
-from mlaas.router.fleet import Fleet
-from mlaas.router.flow import FlowLimits, plan_attempts
-from mlaas.router.health import Sign, sign_of
-from mlaas.router.types import Attempt, Decision, Event, Route, Wait
+from mlaas.router.dialects.build import DIALECTS
+from mlaas.router.estimate import estimate_input_tokens
+from mlaas.router.exchange import Exchange, World
+from mlaas.router.need import needs_of
+from mlaas.router.prefixes import prompt_blocks
+from mlaas.router.record import RequestRecord
+from mlaas.router.replay.forms import stream_from_whole
+from mlaas.router.reply import MemoryReply, Reply
+from mlaas.router.types import Route, RoutingPolicy
+from mlaas.router.virtual.answer import answer_virtual
+from mlaas.router.virtual.asking import Asked, Tally
+from mlaas.router.virtual.config import VirtualConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dispatcher:
-    """What a call needs on its way: names, live state, connections, bounds."""
+    """Takes calls to a model. One for each configuration; what it stands on lives on when the configuration changes.
+
+    Attributes:
+        catalog: what model names stand for.
+        world: live state, connections, bounds.
+        billing: limits and prices.
+        caching: of the aliases that have a cache.
+        total_s: how long one request may take in all.
+    """
 
     catalog: Catalog
-    fleet: Fleet
-    egress: Egress
-    limits: FlowLimits
+    world: World
+    billing: Billing
+    caching: Caching
+    total_s: float
 
-    async def answer(self, call: Call, send: Send, entry: AccessEntry) -> None:
+    async def answer(
+        self, call: Call, principal: Principal, reply: Reply, record: RequestRecord, *, is_fresh: bool = False
+    ) -> None:
         """Answer a call, or say why not.
 
         Args:
             call: the request.
-            send: the caller's side of ASGI.
-            entry: filled in for the access log.
+            principal: who asks.
+            reply: where the answer goes.
+            record: filled in on the way.
+            is_fresh: the answer must not come from a cache.
 
         Raises:
             NotFound: the model's name stands for nothing.
-            FieldError: the target cannot honour a field.
+            PermissionDenied: the key may not use the model.
+            RateLimited: a limit of the key.
+            BudgetExceeded: the key's budget.
             ProviderFailed: every attempt failed, and nothing has been sent.
         """
-        route = self.catalog.resolve(call.model, local_models=self.fleet.local_models)
-        now_s = time.monotonic()
-        steps = plan_attempts(self._decide(route, call, now_s), limits=self.limits, now_s=now_s)
-        step = next(steps)
-        while True:
-            failure = None
-            if isinstance(step, Wait):
-                await asyncio.sleep(step.delay_s)
-            else:
-                entry.num_attempts += 1
-                entry.target, entry.reason = str(step.target), step.reason
-                try:
-                    await self._attempt(call, step, send, entry)
-                except ProviderFailed as error:
-                    failure = error.failure
-                else:
-                    return
-            now_s = time.monotonic()
-            step = steps.send(
-                Event(
-                    decision=self._decide(route, call, now_s),
-                    now_s=now_s,
-                    failure=failure,
-                    jitter=random.random(),
-                )
-            )
+        allowed = principal.limits.models
+        if allowed is not None and call.model not in allowed:
+            message = f"this API key may not use model {call.model[:300]!r}; it may use: {', '.join(allowed)}"
+            raise PermissionDenied("model_not_allowed", message)
 
-    def _decide(self, route: Route, call: Call, now_s: float) -> Decision:
-        return decide(self.fleet.snapshot(route, call.operation, now_s=now_s))
+        async def ask(reply: Reply, headers: Headers) -> None:
+            await self._ask(call, principal, reply, record, headers)
 
-    async def _attempt(self, call: Call, attempt: Attempt, send: Send, entry: AccessEntry) -> None:
-        """Make one attempt; what it says about its address goes to the fleet, however it ends."""
-        provider = self.catalog.providers[attempt.target.provider]
-        request = provider.encode_request(call, model=attempt.target.model)
-        self.fleet.sent(attempt.origin, now_s=time.monotonic())
-        sign = Sign.UNKNOWN
+        if call.model in self.caching.configs:
+            await self.caching.answer(call, principal.tenant, reply, record, is_fresh=is_fresh, ask=ask)
+        else:
+            await self._ask(call, principal, reply, record, [])
+
+    async def _ask(
+        self, call: Call, principal: Principal, reply: Reply, record: RequestRecord, headers: Headers
+    ) -> None:
+        virtual = self.catalog.virtual.get(call.model)
+        if virtual is not None:
+            await self._answer_virtual(virtual, call, principal, reply, record, headers)
+            return
+        route = self.catalog.resolve(call.model, local_models=self.world.fleet.local_models)
+        if call.operation is Operation.COUNT_TOKENS and not self._counts_tokens(route):
+            record.status, record.target, record.reason = 200, "gateway", "estimated by the gateway"
+            body = orjson.dumps({"input_tokens": estimate_input_tokens(call.fields)})
+            await reply.whole(200, body, [(b"x-mlaas-route-reason", b"estimated by the gateway"), *headers])
+            return
+        await self._answer_routed(route, call, principal, reply, record, headers)
+
+    async def _answer_routed(
+        self, route: Route, call: Call, principal: Principal, reply: Reply, record: RequestRecord, headers: Headers
+    ) -> None:
+        if route.is_alias:
+            record.policy = route.policy.value
+        targets = route.targets if route.burst is None else (*route.targets, *route.burst.targets)
+        bill = await self.billing.open(call, principal, targets, at_s=record.at_s)
+        exchange = Exchange(
+            world=self.world,
+            call=call,
+            dialect=DIALECTS[call.operation],
+            route=route,
+            need=needs_of(call, route, has_budget=bill.has_budget),
+            principal=principal,
+            bill=bill,
+            reply=reply,
+            record=record,
+            began_s=time.monotonic(),
+            blocks=prompt_blocks(call.fields) if route.policy is RoutingPolicy.PREFIX_AFFINITY else (),
+            session=_session_of(call),
+            headers=[*headers, *self.billing.headers(principal)],
+        )
         try:
-            request = replace(request, headers={**request.headers, **self.fleet.authorization(attempt.origin)})
-            answer = await self.egress.open(provider, attempt.origin, request)
-            try:
-                if call.is_stream:
-                    failure = await self._stream(call, attempt, provider, answer, send, entry)
-                    sign = Sign.ALIVE if failure is None else sign_of(failure.kind)
-                else:
-                    body = provider.decode_answer(call, await answer.read())
-                    sign = Sign.ALIVE
-                    entry.status = 200
-                    await send_json(send, 200, body, _headers(attempt))
-            finally:
-                answer.close()
-        except ProviderFailed as error:
-            sign = sign_of(error.failure.kind)
-            raise
+            async with asyncio.timeout(self.total_s):
+                await exchange.run()
+        except TimeoutError:
+            failure = _too_long(self.total_s)
+            if record.status != 200:
+                raise ProviderFailed(failure) from None
+            record.error = failure.code
+            await reply.end_stream(DIALECTS[call.operation].encode_stream_error(failure))
         finally:
-            self.fleet.ended(attempt.origin, sign, now_s=time.monotonic())
+            self.billing.settle(bill)
+            record.usage, record.cost_usd = bill.usage, bill.cost_usd
 
-    async def _stream(
-        self, call: Call, attempt: Attempt, provider: Provider, answer: Answer, send: Send, entry: AccessEntry
-    ) -> Failure | None:
-        """Pass a stream on. Once its head is sent, a failure is told inside the stream and returned.
+    async def _answer_virtual(
+        self,
+        config: VirtualConfig,
+        call: Call,
+        principal: Principal,
+        reply: Reply,
+        record: RequestRecord,
+        headers: Headers,
+    ) -> None:
+        """Answer with a model that is made of others; each of those is limited and billed as if asked by itself."""
+        dialect = DIALECTS[call.operation]
+        chat = dialect.to_chat(call)
 
-        Raises:
-            ProviderFailed: the stream fails before its first event.
-        """
-        if not answer.is_stream:
-            raise ProviderFailed(unreadable(provider.name, "an answer that is not a stream"))
-        decoder = provider.decode_stream(call)
-        is_committed = False
+        async def ask(call: Call, *, model: str) -> Asked:
+            inner = RequestRecord(id=record.id, request_id=record.request_id, at_s=record.at_s)
+            kept = MemoryReply()
+            await self._ask(call, principal, kept, inner, [])
+            fields = orjson.loads(kept.body)
+            return Asked(fields=fields, usage=inner.usage, cost_usd=inner.cost_usd, target=inner.target or model)
+
+        tally = Tally(ask)
+        record.policy = "virtual"
         try:
-            async for chunk in answer.chunks():
-                events = decoder.feed(chunk)
-                if events:
-                    if not is_committed:
-                        is_committed = True
-                        entry.status = 200
-                        await start_stream(send, _headers(attempt))
-                    await send({"type": "http.response.body", "body": events, "more_body": True})
-            tail = decoder.finish()
-        except ProviderFailed as error:
-            if not is_committed:
-                raise
-            entry.error = error.failure.code
-            event = encode_event(encode_error(error.failure))
-            await send({"type": "http.response.body", "body": event})
-            return error.failure
-        if not is_committed:
-            entry.status = 200
-            await start_stream(send, _headers(attempt))
-        await send({"type": "http.response.body", "body": tail})
-        return None
+            answer = await answer_virtual(config, chat, tally)
+        finally:
+            record.usage, record.cost_usd = tally.usage, tally.cost_usd
+        record.status, record.target, record.reason = 200, answer.target, answer.reason
+        provider, _, model = answer.target.partition("/")
+        told: Headers = [
+            (b"x-mlaas-provider", provider.encode()),
+            (b"x-mlaas-model", model.encode()),
+            (b"x-mlaas-route-reason", answer.reason.encode("ascii", "replace")),
+            *headers,
+        ]
+        if not call.is_stream:
+            if answer.cost_usd is not None:
+                told.append((b"x-mlaas-cost-usd", f"{answer.cost_usd:f}".encode()))
+            await reply.whole(200, dialect.from_chat(call, answer.body), told)
+            return
+        events = stream_from_whole(chat, answer.body, cost_usd=answer.cost_usd)
+        head, tail = _split_tail(events)
+        translator = dialect.stream_from_chat(call)
+        await reply.start_stream(told)
+        await reply.send(translator.feed(head))
+        await reply.end_stream(translator.finish(tail, answer.cost_usd))
+
+    def _counts_tokens(self, route: Route) -> bool:
+        providers = (self.catalog.providers.get(target.provider) for target in route.targets)
+        return any(each is not None and Operation.COUNT_TOKENS in each.operations for each in providers)
 
 
-def _headers(attempt: Attempt) -> Headers:
-    target = attempt.target
-    return [
-        (b"x-mlaas-provider", target.provider.encode()),
-        (b"x-mlaas-model", target.model.encode()),
-        (b"x-mlaas-route-reason", attempt.reason.encode("ascii", "replace")),
-    ]
+def _session_of(call: Call) -> str:
+    """Return the caller's name for a conversation; empty when there is none."""
+    found = call.fields.get("prompt_cache_key") or call.fields.get("user")
+    return found if isinstance(found, str) else ""
+
+
+def _split_tail(events: bytes) -> tuple[bytes, bytes]:
+    """Split a stream of chat chunks before its last chunk of usage and `[DONE]`."""
+    blocks = events.split(b"\n\n")
+    num_last = 3 if b'"choices":[]' in blocks[-3] else 2
+    tail = b"\n\n".join(blocks[-num_last:])
+    return events[: len(events) - len(tail)], tail
+
+
+def _too_long(total_s: float) -> Failure:
+    return Failure(
+        kind=FailureKind.TIMEOUT,
+        status=504,
+        code="request_timeout",
+        message=f"the request took longer than the {total_s:g} s that the gateway allows one in all",
+    )

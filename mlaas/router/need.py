@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mlaas.providers.base import Call, Operation
+from mlaas.router.classify import classify
+from mlaas.router.types import NO_NEED, Need, Route, RoutingPolicy
 
 BYTES_PER_TOKEN: Final = 4
 """Usual bytes of a request for each token of its prompt: English text and code, JSON's own characters included."""
@@ -14,6 +16,7 @@ IMAGE_TOKENS: Final = 6_000
 DEFAULT_OUTPUT_TOKENS: Final = 256
 """Expected length of an answer whose request sets no bound."""
 
+_BY_TASK = (RoutingPolicy.AUTO, RoutingPolicy.BALANCED)
 _OUTPUT_FIELDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
@@ -47,6 +50,20 @@ def output_field(operation: Operation, fields: Mapping[str, Any]) -> str:
     if operation is Operation.CHAT and fields.get("max_tokens") is None:
         return "max_completion_tokens"
     return "max_tokens"
+
+
+def needs_of(call: Call, route: Route, *, has_budget: bool) -> Need:
+    """Return what a request asks of the targets of its route; nothing is read where there is no choice."""
+    if not route.is_alias:
+        return NO_NEED
+    asked = asked_output_tokens(call)
+    return Need(
+        task=classify(call.fields) if route.policy in _BY_TASK else "",
+        input_tokens=expected_input_tokens(call),
+        output_tokens=DEFAULT_OUTPUT_TOKENS if asked is None else asked,
+        features=needed_features(call),
+        has_budget=has_budget,
+    )
 
 
 def needed_features(call: Call) -> tuple[str, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 from mlaas.providers.base import Usage
+from mlaas.router.types import Snapshot
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class RequestRecord:
         cost_usd: what it cost; None when the target has no price.
         cache: `exact` or `semantic` when the answer came from a cache.
         policy: the alias's routing policy.
-        decision: the snapshot that was decided on, as JSON values, to replay it.
+        decision: the snapshot that was decided on, to replay it.
     """
 
     id: str
@@ -54,4 +54,4 @@ class RequestRecord:
     cost_usd: Decimal | None = None
     cache: str = ""
     policy: str | None = None
-    decision: dict[str, Any] | None = None
+    decision: Snapshot | None = None

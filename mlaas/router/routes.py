@@ -63,8 +63,9 @@ class Route:
 
 
 def route(method: str, path: str, handler: Handler, *, is_open: bool = False) -> Route:
-    """Return the route of a path such as `/v1/models/{id}`; `{id}` takes all that is left, slashes as well, at the end
-    of a path, and anything without a slash before it.
+    """Return the route of a path such as `/v1/models/{id}`.
+
+    A name in braces takes anything without a slash; at the end of a path it takes all that is left.
     """
     pieces = re.split(r"\{\w+\}", path)
     ends_open = path.endswith("}")

@@ -1,0 +1,167 @@
+"""The money and tokens of one request: bounded and reserved before it is sent, priced and settled when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from mlaas.auth.types import Principal
+from mlaas.errors import BudgetExceeded
+from mlaas.providers.base import Call, Usage
+from mlaas.providers.splice import set_member
+from mlaas.router.limits.meter import Meter, Reservation
+from mlaas.router.need import (
+    DEFAULT_OUTPUT_TOKENS,
+    asked_output_tokens,
+    expected_input_tokens,
+    most_input_tokens,
+    output_field,
+)
+from mlaas.router.prices import PriceBook
+from mlaas.router.types import Target
+
+MAX_OUTPUT_TOKENS = 128_000
+"""Longest answer of a model whose own bound is not known."""
+_NOTHING = Decimal(0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Bill:
+    """What one request of a caller may use, and what it has used over all the calls to models that it made.
+
+    Attributes:
+        at_s: wall clock when the request came in.
+        service_tier: the priced speed that the caller asked for.
+        reservation: None of a key without limits.
+        max_output_tokens: all that the key's budget can still pay for; None when it can pay for what was asked.
+        has_budget: whether anything that costs money may be used.
+        usage: None while nothing has been generated.
+        cost_usd: None while nothing with a price has been used.
+    """
+
+    prices: PriceBook
+    at_s: float
+    service_tier: str = ""
+    reservation: Reservation | None = None
+    max_output_tokens: int | None = None
+    has_budget: bool = True
+    usage: Usage | None = None
+    cost_usd: Decimal | None = None
+
+    def add(self, target: Target, usage: Usage) -> Decimal | None:
+        """Take what one call to a model used, and return what it cost."""
+        cost_usd = self.prices.cost(target, usage, at_s=self.at_s, service_tier=self.service_tier)
+        self.usage = usage if self.usage is None else add_usages(self.usage, usage)
+        if cost_usd is not None:
+            self.cost_usd = (self.cost_usd or _NOTHING) + cost_usd
+        return cost_usd
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Billing:
+    """Opens and settles the bills of requests."""
+
+    prices: PriceBook
+    meter: Meter
+
+    async def open(self, call: Call, principal: Principal, targets: Iterable[Target], *, at_s: float) -> Bill:
+        """Reserve what a request may use at the dearest of its targets.
+
+        Args:
+            call: the request.
+            principal: whose limits count.
+            targets: everyone who might answer, each as often as it may be asked for one request.
+            at_s: wall clock.
+
+        Raises:
+            RateLimited: the key has used up what it may use in a minute or at a time.
+            BudgetExceeded: what is left of the key's budget cannot pay for the request.
+            PlatformError: the limits cannot be told now.
+        """
+        tier = call.fields.get("service_tier") or call.fields.get("speed") or ""
+        bill = Bill(prices=self.prices, at_s=at_s, service_tier=tier if isinstance(tier, str) else "")
+        if not principal.limits.is_metered:
+            return bill
+        asked = asked_output_tokens(call)
+        input_tokens = expected_input_tokens(call)
+        output_tokens = DEFAULT_OUTPUT_TOKENS if asked is None else asked
+        if principal.limits.budget_usd is None:
+            bill.reservation = await self.meter.reserve(
+                principal, input_tokens=input_tokens, output_tokens=output_tokens, cost_usd=_NOTHING
+            )
+            return bill
+        most_output = MAX_OUTPUT_TOKENS if asked is None else asked
+        fixed, per_token = self._bound(call, targets, at_s=at_s)
+        try:
+            bill.reservation = await self.meter.reserve(
+                principal,
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                cost_usd=fixed + per_token * most_output,
+                usd_per_output_token=per_token,
+            )
+        except BudgetExceeded:
+            # What costs nothing is still to be had.
+            if all(self._is_priced(target, at_s=at_s) for target in targets):
+                raise
+            bill.has_budget = False
+            bill.reservation = await self.meter.reserve(
+                principal, input_tokens=input_tokens, output_tokens=output_tokens, cost_usd=_NOTHING
+            )
+        bill.max_output_tokens = bill.reservation.max_output_tokens
+        return bill
+
+    def settle(self, bill: Bill) -> None:
+        """Give back what was reserved and not used; never blocks."""
+        if bill.reservation is not None:
+            tokens = bill.usage.total_tokens if bill.usage is not None else 0
+            self.meter.settle(bill.reservation, tokens=tokens, cost_usd=bill.cost_usd or _NOTHING)
+            bill.reservation = None
+
+    def _bound(self, call: Call, targets: Iterable[Target], *, at_s: float) -> tuple[Decimal, Decimal]:
+        """Return the most that the prompt can cost, and the most that a token of the answer can."""
+        input_tokens = most_input_tokens(call)
+        fixed = per_token = _NOTHING
+        for target in targets:
+            read = self.prices.bound(target, input_tokens=input_tokens, output_tokens=0, at_s=at_s)
+            written = self.prices.bound(target, input_tokens=input_tokens, output_tokens=1, at_s=at_s)
+            if read is not None and written is not None:
+                fixed, per_token = max(fixed, read), max(per_token, written - read)
+        return fixed, per_token
+
+    def _is_priced(self, target: Target, *, at_s: float) -> bool:
+        price = self.prices.per_token(target, at_s=at_s)
+        return price is not None and (price.input_usd > 0 or price.output_usd > 0)
+
+
+def cap_output(call: Call, max_output_tokens: int) -> Call:
+    """Return the call with its answer bounded, so that it costs no more than the key's budget has left."""
+    name = output_field(call.operation, call.fields)
+    num_choices = call.fields.get("n") or 1
+    bound = max(1, max_output_tokens // (num_choices if type(num_choices) is int else 1))
+    given: Any = call.fields.get(name)
+    if type(given) is int and given <= bound:
+        return call
+    return replace(call, fields={**call.fields, name: bound}, body=set_member(call.body, name, orjson.dumps(bound)))
+
+
+def estimate_usage(call: Call, num_deltas: int) -> Usage:
+    """Return the usage of an answer whose provider did not say it: broken off, or never told."""
+    return Usage(input_tokens=expected_input_tokens(call), output_tokens=num_deltas, is_estimated=True)
+
+
+def add_usages(first: Usage, second: Usage) -> Usage:
+    """Return what two answers used together. Their reported costs are left out: each is priced by itself."""
+    return Usage(
+        input_tokens=first.input_tokens + second.input_tokens,
+        cache_read_tokens=first.cache_read_tokens + second.cache_read_tokens,
+        cache_write_tokens=first.cache_write_tokens + second.cache_write_tokens,
+        cache_write_1h_tokens=first.cache_write_1h_tokens + second.cache_write_1h_tokens,
+        output_tokens=first.output_tokens + second.output_tokens,
+        reasoning_tokens=first.reasoning_tokens + second.reasoning_tokens,
+        is_estimated=first.is_estimated or second.is_estimated,
+    )

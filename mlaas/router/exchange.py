@@ -1,0 +1,290 @@
+"""One request on its way: the attempts that its flow asks for, the answer that goes to its caller, what that used."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+from mlaas.auth.types import Principal
+from mlaas.providers.base import Call, Failure, Operation, ProviderFailed, Usage, WireRequest
+from mlaas.providers.vllm import LOCAL
+from mlaas.router.admission import Admission
+from mlaas.router.asgi import Headers
+from mlaas.router.attempt import Stream, Whole, open_answer
+from mlaas.router.billing import Bill, estimate_usage
+from mlaas.router.decide import decide
+from mlaas.router.dialects.base import Dialect
+from mlaas.router.egress import Egress
+from mlaas.router.fit import Fitted, Fitter
+from mlaas.router.fleet import Fleet
+from mlaas.router.flow import FlowLimits, Step, plan_attempts
+from mlaas.router.health import Sign, sign_of
+from mlaas.router.record import RequestRecord
+from mlaas.router.reply import Reply
+from mlaas.router.retry_budget import RetryBudget
+from mlaas.router.types import Attempt, Event, Hedge, Need, Route, Snapshot, Wait
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """What all requests share: live state, connections, bounds."""
+
+    fleet: Fleet
+    egress: Egress
+    admission: Admission
+    retries: RetryBudget
+    limits: FlowLimits
+    fitter: Fitter
+
+
+@dataclass(kw_only=True, slots=True)
+class _Begun:
+    """An attempt that has an answer, or the first events of one."""
+
+    attempt: Attempt
+    fitted: Fitted
+    at_s: float
+    answer: Whole | Stream
+    places: AsyncExitStack
+
+
+@dataclass(kw_only=True, slots=True)
+class Exchange:
+    """One request that is routed and paid for.
+
+    Attributes:
+        call: what is asked, in the caller's dialect.
+        need: what it asks of a target.
+        blocks: names of its prompt's blocks, for `prefix_affinity`.
+        session: the caller's name for the conversation.
+        began_s: monotonic clock when it came in.
+        record: filled in on the way.
+        headers: go out with the answer, beside those that tell who gave it.
+    """
+
+    world: World
+    call: Call
+    dialect: Dialect
+    route: Route
+    need: Need
+    principal: Principal
+    bill: Bill
+    reply: Reply
+    record: RequestRecord
+    began_s: float
+    blocks: Sequence[int] = ()
+    session: str = ""
+    headers: Headers = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Try until someone answers.
+
+        Raises:
+            ProviderFailed: every attempt failed, and nothing has been sent.
+        """
+        world, now_s = self.world, time.monotonic()
+        world.retries.earn(now_s=now_s)
+        world.fleet.arrived(self.route, now_s=now_s)
+        first = self._snapshot(now_s)
+        steps = plan_attempts(decide(first), limits=world.limits, now_s=now_s)
+        if self.route.is_alias:
+            self.record.decision = first
+        step: Step = next(steps)
+        while True:
+            if isinstance(step, Attempt):
+                outcome = await (self._race(step, steps) if step.hedge_after_s else self._try(step))
+                if isinstance(outcome, _Begun):
+                    await self._deliver(outcome)
+                    return
+                event = self._event(failure=outcome) if isinstance(outcome, Failure) else outcome
+            else:
+                assert isinstance(step, Wait)  # A hedge is only yielded inside a race.
+                await asyncio.sleep(step.delay_s)
+                event = self._event()
+            step = steps.send(event)
+
+    async def _try(self, attempt: Attempt) -> _Begun | Failure:
+        try:
+            return await self._begin(attempt)
+        except ProviderFailed as error:
+            return error.failure
+
+    async def _race(self, first: Attempt, steps: Generator[Step, Event, None]) -> _Begun | Event:
+        """Ask one address, and another beside it when it is slow; the first answer wins."""
+        tasks = [asyncio.create_task(self._try(first))]
+        winner: _Begun | None = None
+        try:
+            await asyncio.wait(tasks, timeout=first.hedge_after_s)
+            if not tasks[0].done():
+                step = steps.send(self._event(is_slow=True))
+                if isinstance(step, Hedge):
+                    tasks.append(asyncio.create_task(self._try(step.attempt)))
+            while (winner := _winner(tasks)) is None and (running := [each for each in tasks if not each.done()]):
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            if winner is not None:
+                return winner
+            failures = [outcome for task in tasks if isinstance(outcome := task.result(), Failure)]
+            return self._event(failure=failures[0], hedge_failure=failures[1] if len(failures) > 1 else None)
+        finally:
+            await self._drop(tasks, winner)
+
+    async def _drop(self, tasks: Sequence[asyncio.Task[_Begun | Failure]], winner: _Begun | None) -> None:
+        """Cancel the attempts that have lost; what they have used is billed as far as it is known."""
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, _Begun) and outcome is not winner:
+                self._charge(outcome, outcome.answer.usage)
+                await self._end(outcome, Sign.UNKNOWN)
+
+    async def _begin(self, attempt: Attempt) -> _Begun:
+        """Make an attempt as far as its first bytes.
+
+        Raises:
+            ProviderFailed: it failed.
+        """
+        world, target, origin = self.world, attempt.target, attempt.origin
+        fitted = world.fitter.fit(
+            self.call,
+            target,
+            alias=self.route.model,
+            dialect=self.dialect,
+            max_output_tokens=self.bill.max_output_tokens,
+        )
+        async with AsyncExitStack() as places:
+            if target.provider == LOCAL:
+                self.record.queue_ms += await self._enter(attempt, places)
+            now_s = time.monotonic()
+            if attempt.is_retry:
+                world.retries.spend(now_s=now_s)
+            self.record.num_attempts += 1
+            self.record.target, self.record.reason = str(target), attempt.reason
+            world.fleet.sent(origin, now_s=now_s, target=target, blocks=self.blocks)
+            sign, failure = Sign.UNKNOWN, None
+            try:
+                answer = await open_answer(
+                    fitted.asked,
+                    fitted.sent,
+                    attempt,
+                    provider=fitted.provider,
+                    dialect=self.dialect,
+                    egress=world.egress,
+                    request=_authorize(fitted.request, world.fleet.authorization(origin)),
+                )
+            except ProviderFailed as error:
+                failure = error.failure
+                sign = sign_of(failure.kind)
+                world.fitter.report(fitted, failure)
+                raise
+            else:
+                sign = Sign.ALIVE
+                kept = places.pop_all()
+                return _Begun(attempt=attempt, fitted=fitted, at_s=now_s, answer=answer, places=kept)
+            finally:
+                if sign is not Sign.ALIVE:
+                    world.fleet.ended(origin, sign, now_s=time.monotonic(), target=target, failure=failure)
+
+    async def _deliver(self, begun: _Begun) -> None:
+        """Hand an answer to the caller, and settle what it used however that ends."""
+        attempt, answer, record = begun.attempt, begun.answer, self.record
+        record.target, record.reason, record.status = str(attempt.target), attempt.reason, 200
+        record.ttft_ms = round((answer.at_s - self.began_s) * 1000, 3)
+        sign, is_charged = Sign.UNKNOWN, False
+        try:
+            if isinstance(answer, Whole):
+                cost_usd = self._charge(begun, answer.usage)
+                is_charged, sign = True, Sign.ALIVE
+                await self.reply.whole(200, answer.body, self._headers(attempt, cost_usd))
+                return
+
+            def price(usage: Usage | None, num_deltas: int) -> Decimal | None:
+                nonlocal is_charged
+                is_charged = True
+                return self._charge(begun, usage)
+
+            await self.reply.start_stream(self._headers(attempt, None))
+            failure = await answer.deliver(self.reply, price=price)
+            sign = Sign.ALIVE if failure is None else sign_of(failure.kind)
+            if failure is not None:
+                record.error = failure.code
+        finally:
+            if not is_charged:
+                self._charge(begun, answer.usage)
+            await self._end(begun, sign)
+
+    def _charge(self, begun: _Begun, usage: Usage | None) -> Decimal | None:
+        """Put what an answer used on the bill, estimated when its provider has not said it; return what it cost."""
+        answer, target = begun.answer, begun.attempt.target
+        if self.call.operation is Operation.COUNT_TOKENS:
+            return None
+        if usage is None:
+            usage = estimate_usage(
+                self.call, answer.num_deltas if isinstance(answer, Stream) else len(answer.body) // 4
+            )
+        now_s = time.monotonic()
+        self.world.fleet.observe(
+            begun.attempt.origin,
+            target=target,
+            ttft_s=answer.at_s - begun.at_s if isinstance(answer, Stream) else None,
+            duration_s=now_s - begun.at_s,
+            output_tokens=usage.output_tokens,
+            now_s=now_s,
+        )
+        return self.bill.add(target, usage)
+
+    async def _end(self, begun: _Begun, sign: Sign) -> None:
+        """Let go of all that an answer holds."""
+        attempt = begun.attempt
+        if isinstance(begun.answer, Stream):
+            begun.answer.close()
+        self.world.fleet.ended(attempt.origin, sign, now_s=time.monotonic(), target=attempt.target)
+        await begun.places.aclose()
+
+    def _headers(self, attempt: Attempt, cost_usd: Decimal | None) -> Headers:
+        target = attempt.target
+        headers = [
+            (b"x-mlaas-provider", target.provider.encode()),
+            (b"x-mlaas-model", target.model.encode()),
+            (b"x-mlaas-route-reason", attempt.reason.encode("ascii", "replace")),
+            *self.headers,
+        ]
+        if cost_usd is not None:
+            headers.append((b"x-mlaas-cost-usd", f"{cost_usd:f}".encode()))
+        return headers
+
+    def _event(
+        self, *, failure: Failure | None = None, hedge_failure: Failure | None = None, is_slow: bool = False
+    ) -> Event:
+        now_s = time.monotonic()
+        return Event(
+            decision=decide(self._snapshot(now_s)),
+            now_s=now_s,
+            failure=failure,
+            hedge_failure=hedge_failure,
+            is_slow=is_slow,
+            may_retry=self.world.retries.allows(now_s=now_s),
+            jitter=random.random(),
+        )
+
+    def _snapshot(self, now_s: float) -> Snapshot:
+        return self.world.fleet.snapshot(
+            self.route, self.call.operation, now_s=now_s, need=self.need, blocks=self.blocks, session=self.session
+        )
+
+
+def _authorize(request: WireRequest, authorization: Mapping[str, str]) -> WireRequest:
+    """Return the request with an endpoint's own key."""
+    return replace(request, headers={**request.headers, **authorization}) if authorization else request
+
+
+def _winner(tasks: Sequence[asyncio.Task[_Begun | Failure]]) -> _Begun | None:
+    """Return the first of the attempts that has an answer."""
+    for task in tasks:
+        if task.done() and isinstance(outcome := task.result(), _Begun):
+            return outcome
+    return None

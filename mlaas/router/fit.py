@@ -1,0 +1,115 @@
+"""Makes a request fit its target: who speaks there, with which key, in which API, without what it cannot honour."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import orjson
+
+from mlaas.providers.base import Call, Failure, FailureKind, FieldError, Provider, ProviderFailed, WireRequest
+from mlaas.providers.key_pool import KeyPool
+from mlaas.router.billing import cap_output
+from mlaas.router.catalog import Catalog
+from mlaas.router.dialects.base import Dialect
+from mlaas.router.types import Target
+
+Unsupported = Callable[[Target, Call], Iterable[str]]
+"""Names the fields of a call that a target is known not to honour."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fitted:
+    """A request as one target gets it.
+
+    Attributes:
+        asked: the caller's request, without the fields that were dropped.
+        sent: the same, or the chat that it was translated to.
+        request: what goes over the wire.
+        key: which of the provider's keys it carries.
+    """
+
+    asked: Call
+    sent: Call
+    provider: Provider
+    request: WireRequest
+    key: int = 0
+
+
+class Fitter:
+    """Fits requests to targets, and spreads them over the keys of a provider.
+
+    Args:
+        catalog: providers with their keys.
+        droppable: fields that may be left out where they cannot be honoured, by alias and by provider.
+        unsupported: what models are known not to honour.
+    """
+
+    def __init__(self, catalog: Catalog, *, droppable: Mapping[str, Collection[str]], unsupported: Unsupported) -> None:
+        self._catalog = catalog
+        self._droppable = droppable
+        self._unsupported = unsupported
+        self._pools = {name: KeyPool([weight for _, weight in keyed]) for name, keyed in catalog.keyed.items()}
+
+    def fit(self, call: Call, target: Target, *, alias: str, dialect: Dialect, max_output_tokens: int | None) -> Fitted:
+        """Return a request as a target gets it.
+
+        Args:
+            call: the caller's request.
+            target: who gets it.
+            alias: the name it was asked for.
+            dialect: the caller's.
+            max_output_tokens: bound that the key's budget sets on the answer. None: no bound.
+
+        Raises:
+            ProviderFailed: the target cannot honour a field that may not be dropped, or all of its keys rest; another
+                target may.
+        """
+        provider, key = self._pick(target.provider)
+        if max_output_tokens is not None:
+            call = cap_output(call, max_output_tokens)
+        droppable = {*self._droppable.get(alias, ()), *self._droppable.get(f"{target.provider}/", ())}
+        for name in self._unsupported(target, call):
+            call = _drop(call, FieldError(name, f"{target} cannot honour {name!r}"), droppable)
+        while True:
+            try:
+                sent = call if call.operation in provider.operations else dialect.to_chat(call)
+                request = provider.encode_request(sent, model=target.model)
+                return Fitted(asked=call, sent=sent, provider=provider, request=request, key=key)
+            except FieldError as error:
+                call = _drop(call, error, droppable)
+
+    def report(self, fitted: Fitted, failure: Failure) -> None:
+        """Take note of a failure: a key that is refused rests, while the provider's other keys serve."""
+        pool = self._pools.get(fitted.provider.name)
+        if pool is not None:
+            pool.report(fitted.key, failure, time.monotonic())
+
+    def _pick(self, name: str) -> tuple[Provider, int]:
+        pool = self._pools.get(name)
+        if pool is None:
+            return self._catalog.providers[name], 0
+        key = pool.pick(time.monotonic())
+        return self._catalog.keyed[name][key][0], key
+
+
+def _drop(call: Call, error: FieldError, droppable: Collection[str]) -> Call:
+    """Return the call without the field that an error names.
+
+    Raises:
+        ProviderFailed: the field may not be dropped.
+    """
+    name = error.param.partition(".")[0].partition("[")[0]
+    if name not in droppable or name not in call.fields:
+        failure = Failure(
+            kind=FailureKind.UNFIT,
+            status=400,
+            code=error.code,
+            message=error.message,
+            type="invalid_request_error",
+            param=error.param,
+        )
+        raise ProviderFailed(failure) from error
+    fields = {field: value for field, value in call.fields.items() if field != name}
+    return replace(call, fields=fields, body=orjson.dumps(fields))
