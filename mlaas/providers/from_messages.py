@@ -52,7 +52,7 @@ def decode_message(name: str, body: bytes) -> Answer:
     """
     try:
         answer = orjson.loads(body)
-        usage = read_usage(answer["usage"])
+        usage = read_usage(answer.get("usage"))
         completion = encode_completion(
             id=f"chatcmpl-{answer['id']}",
             model=answer["model"],
@@ -66,15 +66,17 @@ def decode_message(name: str, body: bytes) -> Answer:
     return Answer(body=completion, usage=usage)
 
 
-def read_usage(usage: Mapping[str, Any]) -> Usage:
-    """Return what a message used.
+def read_usage(usage: object) -> Usage | None:
+    """Return what a message used, None when the upstream does not say: no message is of no tokens.
 
     `input_tokens` leaves cache reads and writes out; `cache_creation_input_tokens` is all writes, of which
     `cache_creation` tells those for an hour.
     """
+    if not isinstance(usage, Mapping):
+        return None
     written = int(usage.get("cache_creation_input_tokens") or 0)
     long_written = min(written, int((usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0))
-    return Usage(
+    read = Usage(
         input_tokens=int(usage.get("input_tokens") or 0),
         cache_read_tokens=int(usage.get("cache_read_input_tokens") or 0),
         cache_write_tokens=written - long_written,
@@ -82,11 +84,35 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
         output_tokens=int(usage.get("output_tokens") or 0),
         reasoning_tokens=int((usage.get("output_tokens_details") or {}).get("thinking_tokens") or 0),
     )
+    return read if read.total_tokens else None
 
 
-def update_usage(usage: dict[str, Any], delta: Mapping[str, Any]) -> None:
-    """Take over the usage of a `message_delta`: it is cumulative, and what is null in it stays as it was."""
-    usage.update({key: value for key, value in delta.items() if value is not None})
+class StreamUsage:
+    """Gathers what a streamed message used, from its `message_start` and its `message_delta`.
+
+    The latter is cumulative, and what is null in it stays as it was. Without its count of the output, nothing is known:
+    `message_start` only counts the first token.
+    """
+
+    __slots__ = ("_counts", "_is_whole")
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Any] = {}
+        self._is_whole = False
+
+    def start(self, message: Mapping[str, Any]) -> None:
+        """Take over the usage of a `message_start`."""
+        self._counts = dict(message.get("usage") or {})
+
+    def update(self, event: Mapping[str, Any]) -> None:
+        """Take over the usage of a `message_delta`."""
+        counts = {key: value for key, value in (event.get("usage") or {}).items() if value is not None}
+        self._counts.update(counts)
+        self._is_whole = self._is_whole or "output_tokens" in counts
+
+    def read(self) -> Usage | None:
+        """Return the usage of the whole message."""
+        return read_usage(self._counts) if self._is_whole else None
 
 
 def read_error_event(name: str, event: Mapping[str, Any], payload: bytes) -> Failure:
@@ -101,7 +127,7 @@ class MessagesStream:
     `thinking_blocks` when it ends.
 
     Attributes:
-        usage: what the stream used; None until its end.
+        usage: what the stream used; None until its end, and when the upstream does not say.
     """
 
     def __init__(self, name: str, call: Call) -> None:
@@ -110,7 +136,8 @@ class MessagesStream:
         self._buffer = EventBuffer(name)
         self._chunks = ChunkWriter(call, id=f"chatcmpl-{time.time_ns():x}")
         self._model = ""
-        self._spent: dict[str, Any] = {}
+        self._spent = StreamUsage()
+        self._is_done = False
         self._finish_reason = "stop"
         self._num_tools = 0
         self._is_tool_empty = False
@@ -149,7 +176,7 @@ class MessagesStream:
         Raises:
             ProviderFailed: `message_stop` has not come, or an event before it could not be read.
         """
-        if self._failure is not None or self.usage is None:
+        if self._failure is not None or not self._is_done:
             raise ProviderFailed(self._failure or cut_short(self._name))
         return self._chunks.stop(self._finish_reason) + self._chunks.end(self.usage, cost_usd)
 
@@ -158,7 +185,7 @@ class MessagesStream:
             case "message_start":
                 message = event["message"]
                 self._model = message.get("model") or ""
-                self._spent = dict(message.get("usage") or {})
+                self._spent.start(message)
                 self._chunks.begin(id=f"chatcmpl-{message['id']}", model=self._model)
             case "content_block_start":
                 return self._start_block(event["content_block"], event["index"])
@@ -167,10 +194,11 @@ class MessagesStream:
             case "content_block_stop":
                 return self._stop_block()
             case "message_delta":
-                update_usage(self._spent, event.get("usage") or {})
+                self._spent.update(event)
                 self._finish_reason = _finish_reason(event["delta"].get("stop_reason"))
             case "message_stop":
-                self.usage = read_usage(self._spent)
+                self._is_done = True
+                self.usage = self._spent.read()
             case "error":
                 raise ProviderFailed(read_error_event(self._name, event, payload))
         return b""

@@ -15,7 +15,7 @@ import orjson
 from mlaas.providers.base import Answer, Call, Failure, ProviderFailed, Usage
 from mlaas.providers.chat import encode_cost
 from mlaas.providers.failures import cut_short, unreadable
-from mlaas.providers.from_messages import UNREADABLE, read_error_event, read_usage, update_usage
+from mlaas.providers.from_messages import UNREADABLE, StreamUsage, read_error_event, read_usage
 from mlaas.providers.splice import insert_member, replace_model, set_member
 from mlaas.providers.sse import EventBuffer, cut_events, split_events
 from mlaas.providers.thinking import MARK_BYTES, is_thinking, read_thinking
@@ -54,7 +54,10 @@ def pass_message(name: str, body: bytes) -> Answer:
         ProviderFailed: the answer is no message.
     """
     try:
-        return Answer(body=body, usage=read_usage(orjson.loads(body)["usage"]))
+        answer = orjson.loads(body)
+        if not isinstance(answer["content"], list):
+            raise ProviderFailed(unreadable(name, "a message without blocks"))
+        return Answer(body=body, usage=read_usage(answer.get("usage")))
     except UNREADABLE as error:
         raise ProviderFailed(unreadable(name, "an answer that cannot be read")) from error
 
@@ -79,11 +82,22 @@ class MessagesPassThrough:
     replaced by another. `message_delta` and `message_stop` are held back to the end.
 
     Attributes:
-        usage: what the stream used; None until its end.
+        usage: what the stream used; None until its end, and when the upstream does not say.
         num_deltas: pieces of content passed on.
     """
 
-    __slots__ = ("_buffer", "_failure", "_is_open", "_last", "_name", "_opening", "_spent", "num_deltas", "usage")
+    __slots__ = (
+        "_buffer",
+        "_failure",
+        "_is_done",
+        "_is_open",
+        "_last",
+        "_name",
+        "_opening",
+        "_spent",
+        "num_deltas",
+        "usage",
+    )
 
     def __init__(self, name: str) -> None:
         self.usage: Usage | None = None
@@ -93,7 +107,8 @@ class MessagesPassThrough:
         self._opening = b""
         self._is_open = False
         self._last: list[bytes] = []
-        self._spent: dict[str, Any] = {}
+        self._spent = StreamUsage()
+        self._is_done = False
         self._failure: Failure | None = None
 
     def feed(self, chunk: bytes) -> bytes:
@@ -121,7 +136,7 @@ class MessagesPassThrough:
             ProviderFailed: `message_stop` has not come, or an event before it could not be read.
         """
         self._check()
-        if self.usage is None:
+        if not self._is_done:
             raise ProviderFailed(cut_short(self._name))
         last = b"".join(self._last)
         if cost_usd is not None:
@@ -162,12 +177,13 @@ class MessagesPassThrough:
         """Take note of an event and return whether it goes on at once."""
         match event["type"]:
             case "message_start":
-                self._spent = dict(event["message"].get("usage") or {})
+                self._spent.start(event["message"])
             case "message_delta":
-                update_usage(self._spent, event.get("usage") or {})
+                self._spent.update(event)
                 return False
             case "message_stop":
-                self.usage = read_usage(self._spent)
+                self._is_done = True
+                self.usage = self._spent.read()
                 return False
             case "error":
                 raise ProviderFailed(read_error_event(self._name, event, payload))

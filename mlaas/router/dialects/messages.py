@@ -12,6 +12,7 @@ import orjson
 
 from mlaas.providers.base import Call, Failure, FieldError, Operation
 from mlaas.router.dialects.base import StreamTranslator
+from mlaas.router.dialects.fields import NUMBER, check_types
 from mlaas.router.dialects.messages_answer import decode_completion
 from mlaas.router.dialects.messages_request import encode_chat
 from mlaas.router.dialects.messages_stream import MessageEvents, encode_event
@@ -30,13 +31,11 @@ _ERROR_TYPES: Final = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-_NUMBER: Final = (int, float)
-# Exact types of decoded JSON, of what the gateway itself reads or translates.
-_FIELD_TYPES: Final[dict[str, tuple[type, ...]]] = {
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "max_tokens": (int,),
     "system": (str, list),
-    "temperature": _NUMBER,
-    "top_p": _NUMBER,
+    "temperature": NUMBER,
+    "top_p": NUMBER,
     "top_k": (int,),
     "stop_sequences": (list,),
     "tools": (list,),
@@ -46,7 +45,6 @@ _FIELD_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "metadata": (dict,),
     "service_tier": (str,),
 }
-_NAMES: Final = {str: "a string", int: "an integer", float: "a number", list: "an array", dict: "an object"}
 
 
 class Messages:
@@ -123,11 +121,7 @@ def _describe(failure: Failure) -> dict[str, Any]:
 
 
 def _check_prompt(fields: Mapping[str, Any]) -> None:
-    for name, value in fields.items():
-        allowed = _FIELD_TYPES.get(name)
-        if allowed is not None and value is not None and type(value) not in allowed:
-            wanted = "a number" if allowed is _NUMBER else " or ".join(_NAMES[each] for each in allowed)
-            raise FieldError(name, f"{name!r} must be {wanted}")
+    check_types(fields, _TYPES)
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise FieldError("messages", "'messages' must be an array with at least one message")
@@ -137,7 +131,3 @@ def _check_prompt(fields: Mapping[str, Any]) -> None:
             raise FieldError(place, f"'{place}' must be an object with a role")
         if not isinstance(message.get("content"), str | list):
             raise FieldError(f"{place}.content", f"'{place}.content' must be a string or an array of blocks")
-
-
-MESSAGES: Final = Messages()
-COUNT_TOKENS: Final = CountTokens()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from mlaas.providers.base import Call, FailureKind, Operation, ProviderFailed, Usage
 from mlaas.providers.from_messages import MessagesStream, decode_message, read_usage
 from mlaas.providers.sse import split_events
+from mlaas.providers.thinking import read_thinking
 
 
 def answer(content, stop_reason="end_turn"):
@@ -57,6 +58,9 @@ def test_tool_calls_and_thinking_keep_their_parts():
     assert [call.function.name for call in message.tool_calls] == ["add", "now"]
     assert [orjson.loads(call.function.arguments) for call in message.tool_calls] == [{"a": 1}, {}]
     assert message.model_extra["reasoning_content"] == "hm"
+    (block,) = message.model_extra["thinking_blocks"]
+    assert read_thinking(block, model="m", place=9) == (0, blocks[0])
+    assert read_thinking(block, model="other", place=9) is None
 
 
 def test_each_input_token_is_counted_once():
@@ -116,6 +120,61 @@ def test_streamed_tool_calls_have_an_index_each_and_arguments_that_are_json():
             arguments[call["index"]] = arguments.get(call["index"], "") + call["function"]["arguments"]
     assert {index: orjson.loads(text) for index, text in arguments.items()} == {0: {"x": 1}, 1: {}}
     assert choices[-1]["finish_reason"] == "tool_calls"
+
+
+def test_streamed_thinking_is_text_first_and_a_signed_block_at_its_end():
+    choices = stream(
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "h"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "m"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "s"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_start", "index": 1, "content_block": {"type": "redacted_thinking", "data": "d"}},
+        {"type": "content_block_stop", "index": 1},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
+        {"type": "message_stop"},
+    )
+    deltas = [choice["delta"] for choice in choices]
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "hm"
+    blocks = [
+        read_thinking(block, model="m", place=9) for delta in deltas for block in delta.get("thinking_blocks", ())
+    ]
+    assert blocks == [
+        (0, {"type": "thinking", "thinking": "hm", "signature": "s"}),
+        (1, {"type": "redacted_thinking", "data": "d"}),
+    ]
+
+
+def test_a_stream_cut_at_any_byte_is_noticed_and_ends_with_a_whole_chunk():
+    values = [
+        {"type": "message_start", "message": {"id": "msg", "model": "m", "usage": {"input_tokens": 3}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "\u00e9\u4f60"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+        {"type": "message_stop"},
+    ]
+    data = b"".join(b"data: " + orjson.dumps(value) + b"\n\n" for value in values)
+    call = Call(operation=Operation.CHAT, model="m", is_stream=True, fields={}, body=b"")
+    for end in range(len(data)):
+        decoder = MessagesStream("claude", call)
+        for payload in split_events(decoder.feed(data[:end])):
+            ChatCompletionChunk.model_validate_json(payload, strict=True)
+        with pytest.raises(ProviderFailed) as caught:
+            decoder.finish(None)
+        assert caught.value.failure.kind is FailureKind.CLOSED
+        assert decoder.usage is None
+
+
+def test_an_error_after_content_lets_the_content_out_first():
+    call = Call(operation=Operation.CHAT, model="m", is_stream=True, fields={}, body=b"")
+    decoder = MessagesStream("claude", call)
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "ok"}}
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
+    assert b'"ok"' in decoder.feed(b"".join(b"data: " + orjson.dumps(each) + b"\n\n" for each in (delta, error)))
+    for again in (lambda: decoder.feed(b"data: {}\n\n"), lambda: decoder.finish(None)):
+        with pytest.raises(ProviderFailed, match="busy"):
+            again()
 
 
 def test_nothing_goes_out_before_the_first_content():

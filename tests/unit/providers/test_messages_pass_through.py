@@ -129,7 +129,17 @@ def test_a_count_passes_and_uses_nothing():
         PROVIDER.decode_answer(call, b'{"error": {}}')
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"usage": null}'])
+def test_usage_that_the_upstream_does_not_say_is_unknown():
+    nothing = {"input_tokens": 0, "output_tokens": 0}
+    for usage in (nothing, None):
+        assert PROVIDER.decode_answer(call_of({}, b"{}"), orjson.dumps({**MESSAGE, "usage": usage})).usage is None
+    stream = decoder()
+    stream.feed(wire(START, CONTENT, [{"type": "message_delta", "delta": {}}, {"type": "message_stop"}]))
+    assert stream.finish(None)
+    assert stream.usage is None
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"content": null}'])
 def test_an_answer_that_is_no_message_is_a_failure(body):
     with pytest.raises(ProviderFailed):
         PROVIDER.decode_answer(call_of({}, b"{}"), body)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from mlaas.providers.base import FieldError
+from mlaas.providers.thinking import mark_thinking, unsigned_thinking
 from mlaas.providers.to_messages import DEFAULT_MAX_TOKENS, encode_messages_request
 
 SHAPE = TypeAdapter(with_config(ConfigDict(extra="forbid"))(MessageCreateParamsNonStreaming))
@@ -23,6 +26,7 @@ def encode(*messages, **fields):
 def test_max_tokens_is_always_sent():
     assert encode()["max_tokens"] == DEFAULT_MAX_TOKENS
     assert encode(max_tokens=5)["max_tokens"] == 5
+    assert encode(max_tokens=0)["max_tokens"] == 0
     assert encode(max_completion_tokens=6)["max_tokens"] == 6
 
 
@@ -50,6 +54,60 @@ def test_a_tool_loop_keeps_calls_and_results_together():
         {"type": "tool_use", "id": "c2", "name": "now", "input": {}},
     ]
     assert [block["type"] for block in body["messages"][2]["content"]] == ["tool_result", "tool_result", "text"]
+
+
+def test_results_of_tools_come_first_in_their_turn():
+    call = {"type": "function", "id": "c1", "function": {"name": "f", "arguments": "{}"}}
+    body = encode(
+        USER,
+        {"role": "assistant", "content": "", "tool_calls": [call, {**call, "id": "c2"}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "1"},
+        {"role": "user", "content": "hurry"},
+        {"role": "tool", "tool_call_id": "c2", "content": "2"},
+    )
+    last = body["messages"][-1]["content"]
+    assert [block.get("tool_use_id", block["type"]) for block in last] == ["c1", "c2", "text"]
+
+
+def test_ids_of_other_providers_become_ids_that_anthropic_takes():
+    call = {"type": "function", "id": "functions.add:0", "function": {"name": "add", "arguments": "{}"}}
+    other = {**call, "id": "functions_add:0"}
+    body = encode(
+        USER,
+        {"role": "assistant", "content": None, "tool_calls": [call, other]},
+        {"role": "tool", "tool_call_id": "functions.add:0", "content": "1"},
+        {"role": "tool", "tool_call_id": "functions_add:0", "content": "2"},
+    )
+    used = [block["id"] for block in body["messages"][1]["content"]]
+    assert [block["tool_use_id"] for block in body["messages"][2]["content"]] == used
+    assert len(set(used)) == 2
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]+", each) for each in used)
+
+
+def test_thinking_goes_back_to_its_model_in_its_place_and_to_no_other():
+    first = {"type": "thinking", "thinking": "a", "signature": "s1"}
+    second = {"type": "redacted_thinking", "data": "d2"}
+    call = {"type": "function", "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    marked = [mark_thinking(second, model="m", place=2), mark_thinking(first, model="m", place=0)]
+    message = {"role": "assistant", "content": "x", "reasoning_content": "a", "tool_calls": [call]}
+    said = encode(USER, {**message, "thinking_blocks": marked})["messages"][1]["content"]
+    assert said == [first, {"type": "text", "text": "x"}, second, {**said[3], "type": "tool_use"}]
+    foreign = [mark_thinking(first, model="other", place=0), unsigned_thinking("b")]
+    said = encode(USER, {**message, "thinking_blocks": foreign})["messages"][1]["content"]
+    assert [block["type"] for block in said] == ["text", "tool_use"]
+    native = encode(USER, {**message, "thinking_blocks": [first, second]})["messages"][1]["content"]
+    assert native[:2] == [first, second]
+
+
+def test_cache_marks_reach_system_text_images_and_tools():
+    mark = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}, **mark}
+    text = {"type": "text", "text": "t", **mark}
+    tool = {"type": "function", "function": {"name": "f"}, **mark}
+    body = encode({"role": "system", "content": [text]}, {"role": "user", "content": [text, image]}, tools=[tool])
+    assert body["system"] == [text]
+    assert [block["cache_control"] for block in body["messages"][0]["content"]] == [mark["cache_control"]] * 2
+    assert body["tools"][0]["cache_control"] == mark["cache_control"]
 
 
 def test_tools_and_the_choice_among_them():
@@ -108,6 +166,15 @@ def test_neutral_values_pass():
         ({"tools": [{"type": "custom"}]}, "tools[0]"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": {"type": "x"}}, "tool_choice"),
         ({"made_up": 1}, "made_up"),
+        ({"service_tier": "flex"}, "service_tier"),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "thinking_blocks": [{}]}]},
+            "messages[0].thinking_blocks[0]",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "made_up": 1}]}]},
+            "messages[0].content[0].made_up",
+        ),
         ({"messages": [{"role": "function", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": "x", "name": "bob"}]}, "messages[0].name"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0].content[0]"),

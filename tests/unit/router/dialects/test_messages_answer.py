@@ -10,9 +10,10 @@ from anthropic.types import ErrorResponse
 
 from mlaas.providers.base import Call, Failure, FailureKind, Operation, ProviderFailed
 from mlaas.providers.thinking import read_thinking
-from mlaas.router.dialects.messages import MESSAGES
+from mlaas.router.dialects.messages import Messages
 from tests.fakes.messages_sdk import accumulate, read_events, read_message
 
+MESSAGES = Messages()
 FIELDS = {"model": "x", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "stop_sequences": ["END"]}
 CALL = Call(operation=Operation.MESSAGES, model="x", is_stream=False, fields=FIELDS, body=b"")
 USAGE = {

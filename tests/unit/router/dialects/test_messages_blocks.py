@@ -18,9 +18,10 @@ from mlaas.providers.from_messages import MessagesStream, decode_message
 from mlaas.providers.sse import split_events
 from mlaas.providers.thinking import is_thinking, mark_thinking, read_thinking
 from mlaas.providers.to_messages import encode_messages_request
-from mlaas.router.dialects.messages import MESSAGES
+from mlaas.router.dialects.messages import Messages
 from tests.fakes.messages_sdk import accumulate, read_message
 
+MESSAGES = Messages()
 MODEL = "claude-opus-5-5"
 MESSAGES_SHAPE = TypeAdapter(MessageCreateParamsNonStreaming)
 CHAT_SHAPE = TypeAdapter(CompletionCreateParamsNonStreaming)

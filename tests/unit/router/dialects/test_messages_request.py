@@ -7,9 +7,11 @@ import pytest
 
 from mlaas.providers.base import Call, FieldError, Operation
 from mlaas.providers.thinking import unsigned_thinking
-from mlaas.router.dialects.messages import COUNT_TOKENS, MESSAGES
+from mlaas.router.dialects.messages import CountTokens, Messages
 from mlaas.router.estimate import IMAGE_TOKENS, estimate_input_tokens
 
+MESSAGES = Messages()
+COUNT_TOKENS = CountTokens()
 USER = {"role": "user", "content": "hi"}
 TOOL = {"name": "add", "description": "d", "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}
 
