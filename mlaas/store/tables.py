@@ -212,3 +212,20 @@ batch_answers = Table(
     Column("is_error", Boolean, nullable=False),
     Column("text", Text, nullable=False),
 )
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("previous_id", Text),
+    Column("status", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("items", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("owner", Text),
+    Column("seen_at", UtcDateTime),
+    Index("ix_responses_created_at", "created_at"),
+    Index("ix_responses_status", "status"),
+)
