@@ -16,7 +16,6 @@ from mlaas.router.dialects.fields import NUMBER, check_types
 from mlaas.router.dialects.messages_answer import decode_completion
 from mlaas.router.dialects.messages_request import encode_chat
 from mlaas.router.dialects.messages_stream import MessageEvents, encode_event
-from mlaas.router.estimate import estimate_input_tokens
 
 _ERROR_TYPES: Final = {
     401: "authentication_error",
@@ -103,15 +102,6 @@ class CountTokens(Messages):
             FieldError: a field is missing or has the wrong type.
         """
         _check_prompt(fields)
-
-    def estimate(self, call: Call) -> bytes:
-        """Return the answer for a model that cannot count.
-
-        Raises:
-            FieldError: the model could not be sent these messages either.
-        """
-        encode_chat(call)
-        return orjson.dumps({"input_tokens": estimate_input_tokens(call.fields)})
 
 
 def _describe(failure: Failure) -> dict[str, Any]:

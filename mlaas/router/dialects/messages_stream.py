@@ -102,11 +102,13 @@ class MessageEvents:
 
     def _read_thinking(self, delta: dict[str, Any]) -> bytes:
         events = b""
+        blocks = delta.get("thinking_blocks") or ()
         text = reasoning_of(delta)
-        if text:
+        # Text that comes along with whole blocks is theirs.
+        if text and not blocks:
             events += self._switch("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             events += self._delta({"type": "thinking_delta", "thinking": text})
-        for block in delta.get("thinking_blocks") or ():
+        for block in blocks:
             events += self._seal(block)
         return events
 

@@ -87,6 +87,16 @@ def test_reasoning_text_becomes_a_thinking_block_that_no_model_takes_for_its_own
     assert [block.to_dict() for block in streamed.content] == [thinking.to_dict(), text.to_dict()]
 
 
+def test_thinking_blocks_that_come_whole_open_and_close_one_by_one():
+    blocks = [
+        {"type": "thinking", "thinking": "a", "signature": "s1"},
+        {"type": "redacted_thinking", "data": "d"},
+        {"type": "thinking", "thinking": "", "signature": "s2"},
+    ]
+    whole = chunk({"reasoning_content": "a", "thinking_blocks": blocks, "content": "4"}, "stop")
+    assert [block.to_dict() for block in accumulate(stream(whole)).content] == [*blocks, {"type": "text", "text": "4"}]
+
+
 def test_a_tool_call_cut_off_by_the_bound_is_left_out():
     message = complete("length", content="so", tool_calls=[tool('{"a": ')])
     assert [block.type for block in message.content] == ["text"]
