@@ -1,0 +1,97 @@
+"""Lets Prometheus reach every gateway replica: a port for each, announced in a file that Prometheus watches.
+
+Source: Prometheus' `file_sd_configs`, whose files hold a JSON list of `{"targets": [...], "labels": {...}}`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from mlaas.observability.metrics import CONTENT_TYPE, Metrics
+
+_POLL_S = 0.1
+
+logger = logging.getLogger(__name__)
+
+
+class Exporter:
+    """Serves one replica's metrics on a port of its own, without a key: bind it where only operators reach it.
+
+    Args:
+        metrics: what is served, at any path.
+        folder: where the port is announced, in `<replica>.json`; shared by the replicas of a machine.
+        replica: name of this process, unique in the folder.
+        host: address to listen on, and that Prometheus is told.
+    """
+
+    def __init__(self, metrics: Metrics, *, folder: Path, replica: str, host: str = "127.0.0.1") -> None:
+        self._path = folder / f"{replica}.json"
+        self._server = ThreadingHTTPServer((host, 0), _handler(metrics))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_S,), name="metrics", daemon=True)
+        self._host = host
+        self._fd = -1
+
+    @property
+    def port(self) -> int:
+        """Port that it listens on."""
+        return self._server.server_port
+
+    def start(self) -> None:
+        """Listen, announce the port, and take away what replicas that died have announced.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._thread.start()
+        announced = [{"targets": [f"{self._host}:{self.port}"], "labels": {"job": "mlaas-router"}}]
+        new = self._path.with_suffix(".new")
+        # The lock dies with the process: a file that nobody holds is of no one.
+        self._fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        os.write(self._fd, json.dumps(announced).encode())
+        new.replace(self._path)
+        for path in self._path.parent.glob("*.json"):
+            if path != self._path:
+                _remove_if_dead(path)
+
+    def stop(self) -> None:
+        """Take the announcement away and stop listening."""
+        self._path.unlink(missing_ok=True)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._server.shutdown()
+        self._server.server_close()
+
+
+def _remove_if_dead(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+    except (BlockingIOError, FileNotFoundError):
+        return
+
+
+def _handler(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = metrics.render()
+            self.send_response(200)
+            self.send_header("content-type", CONTENT_TYPE)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
+            logger.debug(format, *args)
+
+    return Handler
