@@ -292,7 +292,7 @@ class BatchRepository:
         after: BatchStatus,
         changes: Mapping[str, Any],
     ) -> Batch | None:
-        """Bring a batch from one status to the next.
+        """Bring a batch from one status to the next; one that ends forgets its answers, which are in its files by then.
 
         Args:
             batch_id: which.
@@ -311,6 +311,8 @@ class BatchRepository:
         mine = and_(_held(batch_id, owner, now), batches.c.status == before)
         with transaction(self._engine) as connection:
             done = connection.execute(update(batches).where(mine).values({"status": after, **changes}))
+            if done.rowcount and after not in ACTIVE:
+                connection.execute(delete(batch_answers).where(batch_answers.c.batch_id == batch_id))
             return _read(connection, batches.c.id == batch_id) if done.rowcount else None
 
     def answered_lines(self, batch_id: str) -> set[int]:
@@ -339,15 +341,6 @@ class BatchRepository:
             if len(rows) < _PAGE:
                 return
             last = rows[-1].line
-
-    def forget_answers(self, batch_id: str) -> None:
-        """Drop a batch's answers, once they are in its files.
-
-        Raises:
-            PlatformError: the store cannot be reached.
-        """
-        with transaction(self._engine) as connection:
-            connection.execute(delete(batch_answers).where(batch_answers.c.batch_id == batch_id))
 
 
 def _held(batch_id: str, owner: str, now: datetime) -> ColumnElement[bool]:
