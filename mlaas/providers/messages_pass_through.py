@@ -1,7 +1,8 @@
 """Anthropic's Messages API to a caller who speaks it too: bytes go on as they came.
 
-The one thing that changes on the way in, besides model and key, is thinking that the gateway wrote an origin into: it
-is taken off for the model that thought it, and the block is left out for any other.
+What changes on the way in, besides model and key, are traces of other models in the history. Thinking that the gateway
+wrote an origin into goes to the model that thought it, without the origin, and to no other. Another provider's
+signature of a tool call, `extra_content`, is taken off.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from mlaas.providers.splice import insert_member, replace_model, set_member
 from mlaas.providers.sse import EventBuffer, cut_events, split_events
 from mlaas.providers.thinking import MARK_BYTES, is_thinking, read_thinking
 
+_FOREIGN: Final = "extra_content"
+_FOREIGN_BYTES: Final = b'"extra_content"'
 _DELTA: Final = b"event: content_block_delta"
 # Any event that is more than a piece of content has one of these; text that happens to hold one is read in vain.
 _SIGNALS: Final = (b"message_start", b"message_delta", b"message_stop", b"event: error")
@@ -28,7 +31,7 @@ _SIGNALS: Final = (b"message_start", b"message_delta", b"message_stop", b"event:
 def encode_pass_through(call: Call, *, model: str) -> bytes:
     """Return the caller's own bytes, asking for `model`."""
     body = call.body if model == call.model else replace_model(call.body, model)
-    if MARK_BYTES not in body:
+    if MARK_BYTES not in body and _FOREIGN_BYTES not in body:
         return body
     messages = [_own_message(message, model) for message in call.fields["messages"]]
     return set_member(body, "messages", orjson.dumps(messages))
@@ -41,10 +44,16 @@ def _own_message(message: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     blocks = []
     for place, block in enumerate(content):
         if not is_thinking(block):
-            blocks.append(block)
+            blocks.append(_without_foreign(block))
         elif (own := read_thinking(block, model=model, place=place)) is not None:
             blocks.append(own[1])
     return {**message, "content": blocks}
+
+
+def _without_foreign(block: Any) -> Any:
+    if isinstance(block, dict) and block.get("type") == "tool_use" and _FOREIGN in block:
+        return {key: value for key, value in block.items() if key != _FOREIGN}
+    return block
 
 
 def pass_message(name: str, body: bytes) -> Answer:

@@ -78,18 +78,23 @@ def read_stop(call: Call, choice: Mapping[str, Any], *, has_tools: bool, is_refu
 
 
 def encode_usage(value: object, cost_usd: Decimal | None = None) -> dict[str, Any]:
-    """Return Anthropic's usage of OpenAI's: there, cached tokens are not in `input_tokens`."""
+    """Return Anthropic's usage of OpenAI's: there, cached tokens are not in `input_tokens`.
+
+    Some upstreams leave reasoning out of `completion_tokens`; what `total_tokens` has on top is theirs.
+    """
     usage = parse_usage(value)
     encoded: dict[str, Any] = {"input_tokens": 0, "output_tokens": 0}
-    if usage is not None:
+    if usage is not None and isinstance(value, Mapping):
+        total = value.get("total_tokens")
+        left_out = max(0, total - usage.total_tokens) if isinstance(total, int) else 0
         encoded = {
             "input_tokens": usage.input_tokens,
             "cache_creation_input_tokens": usage.cache_write_tokens,
             "cache_read_input_tokens": usage.cache_read_tokens,
-            "output_tokens": usage.output_tokens,
+            "output_tokens": usage.output_tokens + left_out,
         }
-        if usage.reasoning_tokens:
-            encoded["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
+        if usage.reasoning_tokens or left_out:
+            encoded["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens or left_out}
     if cost_usd is not None:
         encoded["cost_usd"] = orjson.Fragment(encode_cost(cost_usd))
     return encoded
@@ -99,6 +104,12 @@ def reasoning_of(message: Mapping[str, Any]) -> str:
     """Return the reasoning text of a message or delta; newer servers of vLLM's kind call it `reasoning`."""
     text = message.get("reasoning_content") or message.get("reasoning")
     return text if isinstance(text, str) else ""
+
+
+def tool_block(call: Mapping[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """Return the block of a tool call with its input; another provider's signature stays with it."""
+    block = {"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": value}
+    return {**block, "extra_content": call["extra_content"]} if call.get("extra_content") else block
 
 
 def _encode_content(message: Mapping[str, Any], *, is_cut: bool) -> list[dict[str, Any]]:
@@ -111,7 +122,7 @@ def _encode_content(message: Mapping[str, Any], *, is_cut: bool) -> list[dict[st
     for call in message.get("tool_calls") or ():
         value = _parse_input(call["function"]["arguments"])
         if value is not None:
-            blocks.append({"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": value})
+            blocks.append(tool_block(call, value))
         elif not is_cut:
             raise ProviderFailed(unreadable("the model", "a tool call whose arguments are no JSON object"))
     return blocks

@@ -172,11 +172,12 @@ def _encode_assistant(content: Any, place: str) -> Message:
 
 
 def _encode_tool_use(block: Mapping[str, Any], place: str) -> Message:
-    _refuse_extras(block, f"{place}.", ("type", "id", "name", "input"))
+    _refuse_extras(block, f"{place}.", ("type", "id", "name", "input", "extra_content"))
     match block:
         case {"id": str(call_id), "name": str(name), "input": dict(value)}:
             function = {"name": name, "arguments": orjson.dumps(value).decode()}
-            return {"id": call_id, "type": "function", "function": function}
+            call = {"id": call_id, "type": "function", "function": function}
+            return {**call, "extra_content": block["extra_content"]} if block.get("extra_content") else call
     raise FieldError(place, f"'{place}' must have an 'id', a 'name' and an 'input' that is an object")
 
 

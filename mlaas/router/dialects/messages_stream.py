@@ -14,7 +14,14 @@ from mlaas.providers.base import Call, ProviderFailed
 from mlaas.providers.failures import unreadable
 from mlaas.providers.sse import split_events
 from mlaas.providers.thinking import unsigned_thinking
-from mlaas.router.dialects.messages_answer import UNREADABLE, encode_usage, message_id, read_stop, reasoning_of
+from mlaas.router.dialects.messages_answer import (
+    UNREADABLE,
+    encode_usage,
+    message_id,
+    read_stop,
+    reasoning_of,
+    tool_block,
+)
 from mlaas.router.estimate import estimate_input_tokens
 
 
@@ -127,8 +134,7 @@ class MessageEvents:
         function = call.get("function") or {}
         events = b""
         if function.get("name") and (call.get("id") or self._tool != call.get("index", 0)):
-            block = {"type": "tool_use", "id": call["id"], "name": function["name"], "input": {}}
-            events += self._close() + self._switch("tool", block)
+            events += self._close() + self._switch("tool", tool_block(call, {}))
             self._tool = call.get("index", 0)
         if function.get("arguments"):
             if self._open != "tool" or self._tool != call.get("index", 0):

@@ -114,6 +114,14 @@ def test_thinking_that_the_gateway_marked_goes_back_to_its_model_only():
     assert sent_to("claude-sonnet-5") == [said, native]
 
 
+def test_another_providers_signature_of_a_tool_call_is_taken_off():
+    use = {"type": "tool_use", "id": "c", "name": "f", "input": {"extra_content": 1}}
+    signed = {**use, "extra_content": {"google": {"thought_signature": "s"}}}
+    call = call_of({"model": "x", "max_tokens": 9, "messages": [{"role": "assistant", "content": [signed]}]})
+    sent = orjson.loads(PROVIDER.encode_request(call, model="m").body)
+    assert sent == {**call.fields, "model": "m", "messages": [{"role": "assistant", "content": [use]}]}
+
+
 def test_an_answer_passes_with_its_usage():
     body = orjson.dumps(MESSAGE).replace(b'"output_tokens":1', b'"output_tokens" : 9')
     answer = PROVIDER.decode_answer(call_of({}, b"{}"), body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import orjson
@@ -75,6 +76,28 @@ def test_cached_tokens_are_no_input_tokens():
     usage = complete(content="x").usage
     assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (4, 6, 4)
     assert usage.output_tokens_details.thinking_tokens == 3
+
+
+def test_reasoning_that_an_upstream_leaves_out_of_its_output_is_in_the_total():
+    usage = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 20}
+    choice = {"message": {"content": "x"}, "finish_reason": "stop"}
+    body = orjson.dumps({"id": "1", "model": "m", "choices": [choice], "usage": usage})
+    counted = read_message(MESSAGES.from_chat(CALL, body)).usage
+    assert (counted.output_tokens, counted.output_tokens_details.thinking_tokens) == (10, 6)
+
+
+def test_another_providers_signature_stays_with_its_tool_call_and_comes_back():
+    extra = {"google": {"thought_signature": "s"}}
+    call = {**tool("{}"), "extra_content": extra}
+    message = complete("tool_calls", tool_calls=[call])
+    streamed = accumulate(stream(chunk({"tool_calls": [call]}, "tool_calls")))
+    for answer in (message, streamed):
+        (block,) = [each.to_dict() for each in answer.content]
+        assert block["extra_content"] == extra
+        result = {"type": "tool_result", "tool_use_id": "c", "content": "1"}
+        turns = [{"role": "assistant", "content": [block]}, {"role": "user", "content": [result]}]
+        asked = replace(CALL, fields={**FIELDS, "messages": [*FIELDS["messages"], *turns]})
+        assert MESSAGES.to_chat(asked).fields["messages"][1]["tool_calls"][0]["extra_content"] == extra
 
 
 def test_reasoning_text_becomes_a_thinking_block_that_no_model_takes_for_its_own():
