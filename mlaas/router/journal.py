@@ -101,6 +101,5 @@ class Journal:
 
 
 def _encode(value: object) -> str:
-    if isinstance(value, Decimal):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no place in the journal")
+    # What has no place in the journal must not take its record with it.
+    return str(value) if isinstance(value, Decimal) else f"<{type(value).__name__}>"

@@ -63,14 +63,13 @@ class Card:
     def bound(self, *, input_tokens: int, output_tokens: int) -> int:
         """Return the most that a usage of at most so many tokens can cost, in picodollars.
 
-        Every input token is taken at the dearest of its kinds and every rate of a step that the request may reach.
+        Every token is taken at the dearest rate of its kinds and of the steps that so many input tokens may reach. The
+        bound is linear in `output_tokens`, so a reservation can tell how many of them an amount pays for.
         """
-        return max(
-            input_tokens * max(rates.input, rates.cache_read, rates.cache_write, rates.cache_write_1h)
-            + output_tokens * max(rates.output, rates.reasoning)
-            + rates.request
-            for rates in (self.base, *(rates for start, rates in self.steps if input_tokens > start))
-        )
+        reached = (self.base, *(rates for start, rates in self.steps if input_tokens > start))
+        read = max(max(rates.input, rates.cache_read, rates.cache_write, rates.cache_write_1h) for rates in reached)
+        written = max(max(rates.output, rates.reasoning) for rates in reached)
+        return input_tokens * read + output_tokens * written + max(rates.request for rates in reached)
 
     def _rates(self, usage: Usage) -> Rates:
         prompt_tokens = usage.prompt_tokens

@@ -232,6 +232,12 @@ def test_two_that_share_a_folder_may_both_ship_what_a_third_left(folder: Path, s
     assert ids(store, 10) == everything(10)
 
 
+def test_a_value_that_is_no_json_does_not_take_its_record_with_it(journal: Journal, folder: Path) -> None:
+    journal.record(record(decision=frozenset({"a prompt"})))
+    assert [line["decision"] for line in lines(folder)] == ["<frozenset>"]
+    assert journal.num_lost == 0
+
+
 def test_only_requests_of_a_key_to_a_model_are_in_the_ledger() -> None:
     assert read_entry(orjson.dumps(record())) is not None
     assert read_entry(orjson.dumps(record(key_id=None))) is None

@@ -123,6 +123,15 @@ def test_a_cost_within_the_bounded_tokens_is_within_the_bound(target, usage, sla
     assert 0 <= cost <= bound
 
 
+@given(input_tokens=TOKENS, output_tokens=TOKENS, target=st.sampled_from([MINI, SOL, HAIKU]))
+def test_a_bound_is_linear_in_what_is_written(input_tokens, output_tokens, target):
+    bound = [
+        book().bound(target, input_tokens=input_tokens, output_tokens=count, at_s=NOW_S)
+        for count in (0, 1, output_tokens)
+    ]
+    assert bound[2] == bound[0] + output_tokens * (bound[1] - bound[0])
+
+
 @given(
     usage=USAGES,
     more=st.sampled_from(["input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens"]),
