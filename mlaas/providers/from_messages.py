@@ -51,7 +51,7 @@ def decode_message(name: str, body: bytes) -> Answer:
         ProviderFailed: the answer cannot be read.
     """
     try:
-        answer = orjson.loads(body)
+        answer = read_answer(name, body)
         usage = read_usage(answer.get("usage"))
         completion = encode_completion(
             id=f"chatcmpl-{answer['id']}",
@@ -66,25 +66,44 @@ def decode_message(name: str, body: bytes) -> Answer:
     return Answer(body=completion, usage=usage)
 
 
+def read_answer(name: str, body: bytes) -> dict[str, Any]:
+    """Return a message decoded.
+
+    Raises:
+        ProviderFailed: it is an error, in spite of its status of 200.
+        ValueError: it is not JSON.
+        TypeError: it has no blocks.
+    """
+    answer: dict[str, Any] = orjson.loads(body)
+    if answer.get("type") == "error":
+        raise ProviderFailed(read_error_event(name, answer, body))
+    if not isinstance(answer.get("content"), list):
+        raise TypeError
+    return answer
+
+
 def read_usage(usage: object) -> Usage | None:
-    """Return what a message used, None when the upstream does not say: no message is of no tokens.
+    """Return what a message used, None when the upstream does not say, or says what cannot be.
 
     `input_tokens` leaves cache reads and writes out; `cache_creation_input_tokens` is all writes, of which
-    `cache_creation` tells those for an hour.
+    `cache_creation` tells those for an hour. No message is of no tokens.
     """
     if not isinstance(usage, Mapping):
         return None
-    written = int(usage.get("cache_creation_input_tokens") or 0)
-    long_written = min(written, int((usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0))
-    read = Usage(
-        input_tokens=int(usage.get("input_tokens") or 0),
-        cache_read_tokens=int(usage.get("cache_read_input_tokens") or 0),
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
+    counts = [usage.get(name) or 0 for name in names]
+    if not any(counts) or not all(type(count) is int and count >= 0 for count in counts):
+        return None
+    fresh, read, written, output = counts
+    long_written = _detail(usage, "cache_creation", "ephemeral_1h_input_tokens", most=written)
+    return Usage(
+        input_tokens=fresh,
+        cache_read_tokens=read,
         cache_write_tokens=written - long_written,
         cache_write_1h_tokens=long_written,
-        output_tokens=int(usage.get("output_tokens") or 0),
-        reasoning_tokens=int((usage.get("output_tokens_details") or {}).get("thinking_tokens") or 0),
+        output_tokens=output,
+        reasoning_tokens=_detail(usage, "output_tokens_details", "thinking_tokens", most=output),
     )
-    return read if read.total_tokens else None
 
 
 class StreamUsage:
@@ -240,6 +259,12 @@ class MessagesStream:
         self._is_tool_empty = False
         call = {"index": self._num_tools - 1, "function": {"arguments": text}}
         return self._chunks.delta({"tool_calls": [call]})
+
+
+def _detail(usage: Mapping[str, Any], group: str, name: str, *, most: int) -> int:
+    details = usage.get(group)
+    count = details.get(name) if isinstance(details, Mapping) else 0
+    return min(max(0, count), most) if type(count) is int else 0
 
 
 def _decode_content(blocks: list[dict[str, Any]], model: str) -> dict[str, Any]:

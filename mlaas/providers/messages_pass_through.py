@@ -16,7 +16,7 @@ import orjson
 from mlaas.providers.base import Answer, Call, Failure, ProviderFailed, Usage
 from mlaas.providers.chat import encode_cost
 from mlaas.providers.failures import cut_short, unreadable
-from mlaas.providers.from_messages import UNREADABLE, StreamUsage, read_error_event, read_usage
+from mlaas.providers.from_messages import UNREADABLE, StreamUsage, read_answer, read_error_event, read_usage
 from mlaas.providers.splice import insert_member, replace_model, set_member
 from mlaas.providers.sse import EventBuffer, cut_events, split_events
 from mlaas.providers.thinking import MARK_BYTES, is_thinking, read_thinking
@@ -60,13 +60,10 @@ def pass_message(name: str, body: bytes) -> Answer:
     """Return a message as it came, and what it used.
 
     Raises:
-        ProviderFailed: the answer is no message.
+        ProviderFailed: the answer is an error, or no message.
     """
     try:
-        answer = orjson.loads(body)
-        if not isinstance(answer["content"], list):
-            raise ProviderFailed(unreadable(name, "a message without blocks"))
-        return Answer(body=body, usage=read_usage(answer.get("usage")))
+        return Answer(body=body, usage=read_usage(read_answer(name, body).get("usage")))
     except UNREADABLE as error:
         raise ProviderFailed(unreadable(name, "an answer that cannot be read")) from error
 

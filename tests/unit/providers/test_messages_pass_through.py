@@ -147,6 +147,19 @@ def test_usage_that_the_upstream_does_not_say_is_unknown():
     assert stream.usage is None
 
 
+@pytest.mark.parametrize("operation", [Operation.MESSAGES, Operation.CHAT])
+def test_an_error_with_a_status_of_200_is_a_failure(operation):
+    with pytest.raises(ProviderFailed, match="busy") as caught:
+        PROVIDER.decode_answer(call_of({}, b"{}", operation), orjson.dumps(ERROR))
+    assert caught.value.failure.kind is FailureKind.OVERLOADED
+
+
+@pytest.mark.parametrize("wrong", [{"input_tokens": -1}, {"output_tokens": "9"}, {"cache_read_input_tokens": 1.5}])
+def test_usage_that_cannot_be_is_unknown(wrong):
+    body = orjson.dumps({**MESSAGE, "usage": {**MESSAGE["usage"], **wrong}})
+    assert PROVIDER.decode_answer(call_of({}, b"{}"), body).usage is None
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"content": null}'])
 def test_an_answer_that_is_no_message_is_a_failure(body):
     with pytest.raises(ProviderFailed):
