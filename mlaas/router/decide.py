@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlaas.providers.base import Failure, FailureKind
 from mlaas.providers.vllm import LOCAL
 from mlaas.router.burst import is_over, pressure
+from mlaas.router.policies.failover import NAMED
 from mlaas.router.policies.table import RANKS
 from mlaas.router.predict import load
 from mlaas.router.sift import refusal, skip
@@ -40,9 +41,9 @@ def decide(snapshot: Snapshot) -> Decision:
         All candidates that can be tried, each once and with its reason, and why each of the others is not.
     """
     route, candidates = snapshot.route, snapshot.candidates
-    if len(candidates) == 1 and route.burst is None and not refusal(candidates[0], snapshot):
-        ranked = RANKS[route.policy](snapshot, candidates)
-        return Decision(route=route, attempts=(_attempt(ranked[0], snapshot, ()),))
+    if len(candidates) == 1 and not route.is_alias and candidates[0].readiness is Readiness.READY:
+        only = candidates[0]
+        return Decision(route=route, attempts=(Attempt(target=only.target, origin=only.origin, reason=NAMED),))
     able: list[Candidate] = []
     skipped: list[Skip] = []
     for candidate in candidates:

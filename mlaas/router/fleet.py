@@ -40,7 +40,7 @@ ENGINE_STALE_S = 4.0
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NO_MATCH: Mapping[str, int] = MappingProxyType({})
 _CAN_TRY = (Readiness.READY, Readiness.PROBE)
-_TRANSLATED = (Operation.RESPONSES, Operation.MESSAGES)
+_TRANSLATED = (Operation.COMPLETION, Operation.RESPONSES, Operation.MESSAGES)
 _MAX_KEPT = 4096
 _GOLDEN = 0.6180339887498949
 
@@ -202,7 +202,7 @@ class Fleet:
         """
         self._turn += 1
         plan = self._plans.get(route.model)
-        if plan is None or (plan.route is not route and plan.route != route):
+        if plan is None or (plan.route is not route and not _is_same(plan.route, route)):
             plan = self._plan(route)
         matched = self._prefixes.match(blocks) if blocks else _NO_MATCH
         candidates: list[Candidate] = []
@@ -445,6 +445,10 @@ class Fleet:
         self._health[key] = health
         if len(self._health) > _MAX_KEPT:
             del self._health[next(iter(self._health))]
+
+
+def _is_same(one: Route, other: Route) -> bool:
+    return one.targets == other.targets and one.burst == other.burst
 
 
 def _keys(origin: str, target: Target | None) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def predicted_end_s(candidate: Candidate, need: Need) -> float | None:
 
 def keeps(slo: Slo | None, candidate: Candidate) -> bool:
     """Return whether the address is predicted to keep the SLO; one without data is given the benefit of the doubt."""
-    if slo is None or candidate.pace is None:
+    if slo is None or candidate.pace is None or (slo.ttft_s is None and slo.tokens_per_s is None):
         return True
     ttft_s, speed = predicted_ttft_s(candidate), candidate.pace.tokens_per_s
     is_late = slo.ttft_s is not None and ttft_s is not None and ttft_s > slo.ttft_s

@@ -23,22 +23,21 @@ _LEAST_COST_USD = 1e-9
 def rank(snapshot: Snapshot, candidates: Sequence[Candidate]) -> list[Ranked]:
     """Order by keeping the SLO, then by being good enough, then by value."""
     need, route = snapshot.need, snapshot.route
-    best = highest(quality(each, need.task) for each in candidates)
+    scores = [quality(each, need.task) for each in candidates]
+    best = highest(scores)
     if best is None:
         return balanced.rank(snapshot, candidates)
-    dearest = highest(expected_cost_usd(each, need) for each in candidates) or 1.0
-
-    def key(candidate: Candidate) -> tuple[float, ...]:
-        good = quality(candidate, need.task) or 0.0
-        cost_usd = expected_cost_usd(candidate, need)
-        cost_usd = max(dearest if cost_usd is None else cost_usd, _LEAST_COST_USD)
+    costs = [expected_cost_usd(each, need) for each in candidates]
+    dearest = highest(costs) or 1.0
+    keys: list[tuple[float, ...]] = []
+    for candidate, score, cost in zip(candidates, scores, costs, strict=True):
+        good = score or 0.0
         is_weak = good < best * _GOOD_ENOUGH
+        cost_usd = max(dearest if cost is None else cost, _LEAST_COST_USD)
         value = good if is_weak else good**route.balance.quality / cost_usd**route.balance.cost
-        return (not keeps(route.slo, candidate), is_weak, -value)
-
-    def show(candidate: Candidate) -> str:
-        good = quality(candidate, need.task)
-        score = "unknown" if good is None else f"{good:.2f}"
-        return f"quality {score}, {show_cost(expected_cost_usd(candidate, need), need)}"
-
-    return rank_by(candidates, key, f"auto for {need.task or 'any task'}", show)
+        keys.append((not keeps(route.slo, candidate), is_weak, -value))
+    figures = [
+        f"quality {'unknown' if score is None else f'{score:.2f}'}, {show_cost(cost, need)}"
+        for score, cost in zip(scores, costs, strict=True)
+    ]
+    return rank_by(f"auto for {need.task or 'any task'}", candidates, keys, figures)

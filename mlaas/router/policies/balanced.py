@@ -13,58 +13,57 @@ kept above 1 % of its largest value, so that a price of zero does not make time 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from mlaas.router.policies.base import highest, lowest, rank_by
 from mlaas.router.predict import expected_cost_usd, keeps, predicted_end_s, quality, show_cost
-from mlaas.router.types import Candidate, Ranked, Snapshot
+from mlaas.router.types import BalanceWeights, Candidate, Ranked, Snapshot
 
 _FLOOR = 0.01
+_LEAST = 1e-12
+_Figures = Sequence[float | None]
 
 
 def rank(snapshot: Snapshot, candidates: Sequence[Candidate]) -> list[Ranked]:
     """Order by keeping the SLO, then by score."""
-    scores = score(snapshot, candidates)
-    slo = snapshot.route.slo
-
-    def key(candidate: Candidate) -> tuple[float, ...]:
-        return (not keeps(slo, candidate), scores[id(candidate)])
-
-    return rank_by(candidates, key, "balanced", lambda each: show(snapshot, each))
-
-
-def score(snapshot: Snapshot, candidates: Sequence[Candidate]) -> dict[int, float]:
-    """Return the score of each candidate by its `id`."""
-    need, weights = snapshot.need, snapshot.route.balance
+    need, route = snapshot.need, snapshot.route
     costs = [expected_cost_usd(each, need) for each in candidates]
     ends = [predicted_end_s(each, need) for each in candidates]
     goods = [quality(each, need.task) for each in candidates]
-    fast, slow = lowest(ends), highest(ends)
-    ends = [
-        end if end is not None else (slow if each.num_outstanding else fast)
-        for each, end in zip(candidates, ends, strict=True)
+    breaks = [not keeps(route.slo, each) for each in candidates]
+    scores = _scores(route.balance, costs, _explored(candidates, ends), goods)
+    shown = zip(costs, ends, goods, breaks, strict=True)
+    figures = [_show(show_cost(cost, need), end, good, is_broken) for cost, end, good, is_broken in shown]
+    return rank_by("balanced", candidates, list(zip(breaks, scores, strict=True)), figures)
+
+
+def _scores(weights: BalanceWeights, costs: _Figures, ends: _Figures, goods: _Figures) -> list[float]:
+    """Return the logarithm of each score, in which no product can overflow."""
+    factors = zip(_fill(costs, highest(costs)), _fill(ends, highest(ends)), _fill(goods, lowest(goods)), strict=True)
+    return [
+        weights.cost * math.log(cost) + weights.latency * math.log(end) - weights.quality * math.log(good)
+        for cost, end, good in factors
     ]
-    factors = zip(_fill(costs, highest(costs)), _fill(ends, slow), _fill(goods, lowest(goods)), candidates, strict=True)
-    return {
-        id(each): cost**weights.cost * end**weights.latency / good**weights.quality for cost, end, good, each in factors
-    }
 
 
-def show(snapshot: Snapshot, candidate: Candidate) -> str:
-    """Return the figures behind a score."""
-    end_s, good = predicted_end_s(candidate, snapshot.need), quality(candidate, snapshot.need.task)
-    parts = [
-        show_cost(expected_cost_usd(candidate, snapshot.need), snapshot.need),
-        "latency unknown" if end_s is None else f"{end_s:.2f} s",
-        *([] if good is None else [f"quality {good:.2f}"]),
-        *([] if keeps(snapshot.route.slo, candidate) else ["breaks the SLO"]),
+def _explored(candidates: Sequence[Candidate], ends: _Figures) -> _Figures:
+    """Return the times with each unknown one taken as the best where nothing is under way, so that it gets measured."""
+    fast = lowest(ends)
+    return [
+        fast if end is None and not each.num_outstanding else end for each, end in zip(candidates, ends, strict=True)
     ]
-    return ", ".join(parts)
 
 
-def _fill(values: Sequence[float | None], missing: float | None) -> list[float]:
+def _show(cost: str, end_s: float | None, good: float | None, is_broken: bool) -> str:
+    end = "latency unknown" if end_s is None else f"{end_s:.2f} s"
+    score = "" if good is None else f", quality {good:.2f}"
+    return f"{cost}, {end}{score}{', breaks the SLO' if is_broken else ''}"
+
+
+def _fill(values: _Figures, missing: float | None) -> list[float]:
     """Return the values, unknown ones replaced, none below 1 % of the largest; all 1 when they tell nothing apart."""
     largest = highest(values)
     if not largest or missing is None:
         return [1.0] * len(values)
-    return [max(missing if each is None else each, largest * _FLOOR) for each in values]
+    return [max(missing if each is None else each, largest * _FLOOR, _LEAST) for each in values]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from mlaas.router.types import Candidate, Ranked, Readiness, Snapshot
@@ -21,27 +21,27 @@ class Rank(Protocol):
 
 
 def rank_by(
-    candidates: Sequence[Candidate],
-    key: Callable[[Candidate], tuple[float, ...]],
-    name: str,
-    show: Callable[[Candidate], str],
+    name: str, candidates: Sequence[Candidate], keys: Sequence[tuple[float, ...]], figures: Sequence[str]
 ) -> list[Ranked]:
     """Return candidates by ascending key, ties in the order given; each reason sets its figure against the next best.
 
     Args:
-        candidates: to rank.
-        key: smaller is better.
         name: of the policy.
-        show: the figure that a reason gives for a candidate.
+        candidates: to rank.
+        keys: one for each; smaller is better.
+        figures: what the reason says of each.
     """
-    ordered = sorted(candidates, key=key)
-    if len(ordered) == 1:
-        return [Ranked(candidate=ordered[0], reason=f"{name}: {show(ordered[0])}")]
-    shown = [show(each) for each in ordered]
-    rivals = [_rival(ordered, shown, index) for index in range(len(ordered))]
+    if len(candidates) == 1:
+        return [Ranked(candidate=candidates[0], reason=f"{name}: {figures[0]}")]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    best, second = order[0], order[1]
+    rivals = (
+        f" vs {figures[best]} at {candidates[best].target}",
+        f" vs {figures[second]} at {candidates[second].target}",
+    )
     return [
-        Ranked(candidate=each, reason=f"{name}: {figure}{rival}")
-        for each, figure, rival in zip(ordered, shown, rivals, strict=True)
+        Ranked(candidate=candidates[index], reason=f"{name}: {figures[index]}{rivals[index == best]}")
+        for index in order
     ]
 
 
@@ -58,8 +58,3 @@ def lowest(values: Iterable[float | None]) -> float | None:
 def highest(values: Iterable[float | None]) -> float | None:
     """Return the greatest of the values that are known; None when none is."""
     return max((each for each in values if each is not None), default=None)
-
-
-def _rival(ordered: Sequence[Candidate], shown: Sequence[str], index: int) -> str:
-    other = 1 if index == 0 else 0
-    return f" vs {shown[other]} at {ordered[other].target}"

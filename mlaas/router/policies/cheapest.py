@@ -13,9 +13,6 @@ from mlaas.router.types import Candidate, Ranked, Snapshot
 def rank(snapshot: Snapshot, candidates: Sequence[Candidate]) -> list[Ranked]:
     """Order by estimated tokens times price, input and output each."""
     need = snapshot.need
-
-    def cost(candidate: Candidate) -> tuple[float, ...]:
-        cost_usd = expected_cost_usd(candidate, need)
-        return (math.inf if cost_usd is None else cost_usd,)
-
-    return rank_by(candidates, cost, "cheapest", lambda each: show_cost(expected_cost_usd(each, need), need))
+    costs = [expected_cost_usd(each, need) for each in candidates]
+    keys = [(math.inf if cost is None else cost,) for cost in costs]
+    return rank_by("cheapest", candidates, keys, [show_cost(cost, need) for cost in costs])

@@ -16,16 +16,11 @@ from mlaas.router.types import Candidate, Ranked, Snapshot
 
 def rank(snapshot: Snapshot, candidates: Sequence[Candidate]) -> list[Ranked]:
     """Order by predicted time to the last token."""
-    need = snapshot.need
+    ends = [predicted_end_s(each, snapshot.need) for each in candidates]
+    keys = [(_unknown(each) if end is None else end,) for each, end in zip(candidates, ends, strict=True)]
+    figures = ["not measured lately" if end is None else f"done in {end:.2f} s" for end in ends]
+    return rank_by("fastest", candidates, keys, figures)
 
-    def end(candidate: Candidate) -> tuple[float, ...]:
-        end_s = predicted_end_s(candidate, need)
-        if end_s is not None:
-            return (end_s,)
-        return (math.inf if candidate.num_outstanding else -math.inf,)
 
-    def show(candidate: Candidate) -> str:
-        end_s = predicted_end_s(candidate, need)
-        return "not measured lately" if end_s is None else f"done in {end_s:.2f} s"
-
-    return rank_by(candidates, end, "fastest", show)
+def _unknown(candidate: Candidate) -> float:
+    return math.inf if candidate.num_outstanding else -math.inf

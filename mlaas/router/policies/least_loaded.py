@@ -12,11 +12,11 @@ from mlaas.router.types import Candidate, Ranked, Snapshot
 def rank(snapshot: Snapshot, candidates: Sequence[Candidate]) -> list[Ranked]:
     """Order by load; an address that wants a probe comes first, since only a request can bring it back."""
     del snapshot
-    return rank_by(candidates, lambda each: (wants_probe_last(each), load(each)), "least loaded", show_load)
+    keys = [(wants_probe_last(each), load(each)) for each in candidates]
+    return rank_by("least loaded", candidates, keys, [_show(each) for each in candidates])
 
 
-def show_load(candidate: Candidate) -> str:
-    """Return an address's load for a reason."""
+def _show(candidate: Candidate) -> str:
     if candidate.engine is None:
         return f"{candidate.num_outstanding} under way"
     usage = candidate.engine.kv_usage
