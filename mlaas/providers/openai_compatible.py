@@ -71,6 +71,8 @@ class OpenAICompatible:
             value = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise ProviderFailed(unreadable(self.name, "an answer that is not JSON")) from error
+        if isinstance(value, list) and value:
+            value = value[0]  # Gemini lists its errors
         if not isinstance(value, dict):
             raise ProviderFailed(unreadable(self.name, "an answer that is not a JSON object"))
         if value.get("error"):
@@ -87,7 +89,8 @@ class OpenAICompatible:
 
     def decode_error_event(self, payload: bytes) -> Failure:
         """Return what an error means that came with a status of 200."""
-        error = orjson.loads(payload)["error"]
+        value = orjson.loads(payload)
+        error = (value[0] if isinstance(value, list) else value)["error"]
         code = error.get("code") if isinstance(error, dict) else None
         status = code if isinstance(code, int) and 400 <= code < 600 else 500
         return self.decode_error(status, {}, payload)

@@ -147,6 +147,8 @@ class PassThroughStream:
             value = orjson.loads(payload)
         except orjson.JSONDecodeError as error:
             raise ProviderFailed(unreadable(self._provider.name, "an event that is not JSON")) from error
+        if isinstance(value, list) and value:
+            value = value[0]  # Gemini lists its errors, in a stream too
         if not isinstance(value, dict):
             raise ProviderFailed(unreadable(self._provider.name, "an event that is not a JSON object"))
         if value.get("error"):

@@ -124,9 +124,12 @@ class Simulator:
             self.num_active += 1
             try:
                 return await _Exchange(self, request, vendor).answer(wire, is_count=is_count)
-            except (asyncio.CancelledError, ConnectionError):
+            except asyncio.CancelledError:
                 self.num_cancelled += 1
                 raise
+            except ConnectionError:
+                self.num_cancelled += 1
+                return web.Response()  # to nobody
             finally:
                 self.num_active -= 1
 
@@ -252,7 +255,7 @@ class _Exchange:
                 await asyncio.sleep(0)
                 self._abort()
             case "malformed":
-                await response.write(event[:-5] + b"\n\n")
+                await response.write(event[: len(event) // 2] + b"\n\n")
                 return False
             case "error" | "error-first":
                 await response.write(wire.error_event(self._vendor, _MID_STREAM))

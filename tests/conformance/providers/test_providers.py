@@ -1,170 +1,202 @@
-"""What every provider does, each against a server that speaks its wire format."""
+"""What every provider makes of a chat, each against an upstream that speaks its wire format."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from decimal import Decimal
 
-import httpx
-import orjson
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from mlaas.providers.base import Call, FailureKind, Operation, Provider, ProviderFailed
-from mlaas.providers.build import KINDS, build_provider
-from tests.fakes.servers import serving
-from tests.fakes.upstream import TEXT, USAGE, Upstream
-
-ERROR_SHAPES = {
-    "anthropic": lambda status, message: {"type": "error", "error": {"type": f"code_{status}", "message": message}},
-    "gemini": lambda status, message: [{"error": {"code": status, "message": message, "status": f"code_{status}"}}],
-    "xai": lambda status, message: {"code": f"code_{status}", "error": message},
-}
-MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Write a sum."}]
-
-
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return request.param
-
-
-@pytest.fixture
-def upstream(kind):
-    return Upstream(error_shape=ERROR_SHAPES[kind]) if kind in ERROR_SHAPES else Upstream()
-
-
-@pytest.fixture
-def provider(kind, upstream) -> Iterator[Provider]:
-    with serving(upstream.app()) as url:
-        yield build_provider(kind, name=kind, base_url=f"{url}/v1", api_key="sk-canary")
-
-
-def build_call(*, is_stream: bool = False, **extra: object) -> Call:
-    fields = {"model": "alias", "messages": MESSAGES, "max_tokens": 9, "stream": is_stream, **extra}
-    body = orjson.dumps(fields)
-    return Call(operation=Operation.CHAT, model="alias", is_stream=is_stream, fields=fields, body=body)
-
-
-@contextmanager
-def post(provider: Provider, call: Call, model: str) -> Iterator[httpx.Response]:
-    request = provider.encode_request(call, model=model)
-    url = provider.base_url + request.path
-    with httpx.stream("POST", url, content=request.body, headers=dict(request.headers)) as response:
-        yield response
-
-
-def ask(provider: Provider, call: Call, model: str) -> bytes:
-    with post(provider, call, model) as response:
-        return provider.decode_answer(call, response.read())
-
-
-def stream(
-    provider: Provider, call: Call, model: str, cut: Callable[[bytes], list[bytes]] = lambda chunk: [chunk]
-) -> Iterator[bytes]:
-    decoder = provider.decode_stream(call)
-    with post(provider, call, model) as response:
-        try:
-            for chunk in response.iter_raw():
-                for piece in cut(chunk):
-                    yield decoder.feed(piece)
-        except httpx.RemoteProtocolError:
-            pass
-        yield decoder.finish()
-
-
-def read_chunks(events: bytes) -> list[ChatCompletionChunk]:
-    payloads = [block.removeprefix(b"data: ") for block in events.split(b"\n\n") if block]
-    assert payloads[-1] == b"[DONE]"
-    return [ChatCompletionChunk.model_validate_json(payload, strict=True) for payload in payloads[:-1]]
-
-
-def test_an_answer_is_a_chat_completion(provider, upstream):
-    answer = ChatCompletion.model_validate_json(ask(provider, build_call(), "m"))
-    assert answer.choices[0].message.content == TEXT
-    assert answer.choices[0].finish_reason == "stop"
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == USAGE
-    assert answer.usage.total_tokens == sum(USAGE)
-    assert upstream.requests[0]["model"] == "m"
-    assert "sk-canary" in str(upstream.headers[0])
-
-
-@pytest.mark.parametrize("cut", [lambda chunk: [chunk], lambda chunk: [bytes([byte]) for byte in chunk]])
-@pytest.mark.parametrize("has_usage", [True, False])
-def test_a_stream_is_made_of_chunks_however_its_bytes_arrive(provider, cut, has_usage):
-    call = build_call(is_stream=True, stream_options={"include_usage": has_usage})
-    chunks = read_chunks(b"".join(stream(provider, call, "m", cut)))
-    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
-    assert "".join(choice.delta.content or "" for choice in choices) == TEXT
-    assert choices[0].delta.role == "assistant"
-    assert choices[-1].finish_reason == "stop"
-    assert len({chunk.id for chunk in chunks}) == 1
-    if has_usage:
-        assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == USAGE
-    else:
-        assert all(chunk.usage is None for chunk in chunks)
-
-
-@pytest.mark.parametrize(
-    ("status", "kind_of_failure", "caller_status"),
-    [
-        (400, FailureKind.REJECTED, 400),
-        (401, FailureKind.DENIED, 502),
-        (403, FailureKind.DENIED, 403),
-        (404, FailureKind.DENIED, 404),
-        (422, FailureKind.REJECTED, 422),
-        (429, FailureKind.OVERLOADED, 429),
-        (500, FailureKind.FAILED, 500),
-        (503, FailureKind.OVERLOADED, 503),
-        (529, FailureKind.OVERLOADED, 503),
-    ],
+from mlaas.providers.base import FieldError, Operation
+from mlaas.providers.build import KINDS
+from mlaas.providers.simulated.wire import bill_usd
+from mlaas.providers.vllm import LOCAL
+from tests.conformance.providers.asking import (
+    BASES,
+    COST,
+    KEY,
+    MESSAGES,
+    build_call,
+    expect,
+    join_calls,
+    read_chunks,
 )
-def test_an_error_answer_keeps_its_meaning(provider, status, kind_of_failure, caller_status):
-    with post(provider, build_call(), f"status-{status}") as response:
-        failure = provider.decode_error(response.status_code, response.headers, response.read())
-    assert (failure.kind, failure.status) == (kind_of_failure, caller_status)
-    assert failure.code == f"code_{status}"
-    assert f"told to say {status}" in failure.message
-    assert failure.retry_after_s == (7.0 if status in (429, 529) else None)
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": "x",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+                "required": ["city", "days"],
+                "additionalProperties": False,
+            },
+        },
+    }
+    for name in ("weather", "news")
+]
+SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}, "ok": {"type": "boolean"}}}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "sum", "schema": SCHEMA}}
+BILLED = ("xai", "perplexity", "perplexity_sonar")
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b"null", b"[]", b'"x"', b'{"error": 5}', b"\xff"])
-def test_an_error_answer_of_any_shape_is_read(provider, body):
-    failure = provider.decode_error(500, {}, body)
-    assert (failure.kind, failure.status) == (FailureKind.FAILED, 500)
-    assert failure.message
+def test_every_kind_is_here():
+    assert set(BASES) == {*KINDS, LOCAL}
 
 
-def test_a_malformed_answer_is_a_failure(provider):
-    with pytest.raises(ProviderFailed) as caught:
-        ask(provider, build_call(), "malformed")
-    assert caught.value.failure.kind is FailureKind.FAILED
+def test_an_answer_is_a_chat_completion(kind, upstream, simulator):
+    call = build_call(max_completion_tokens=50)
+    answer = upstream.ask(call)
+    completion = ChatCompletion.model_validate_json(answer.body)
+    script = expect(call.fields)
+    assert completion.choices[0].message.content == script.text
+    assert completion.choices[0].finish_reason == "stop"
+    assert completion.usage is not None
+    assert completion.usage.total_tokens == script.input_tokens + script.output_tokens
+    assert simulator.seen[-1].fields["model"] == "m"
+    assert (KEY in str(simulator.seen[-1].headers)) is (kind != LOCAL)
 
 
-@pytest.mark.parametrize("fault", ["stream-cut", "stream-short"])
-def test_a_stream_that_is_cut_short_is_noticed_and_ends_with_a_whole_event(provider, fault):
-    seen: list[bytes] = []
-    with pytest.raises(ProviderFailed) as caught:
-        seen.extend(stream(provider, build_call(is_stream=True), fault))
-    assert caught.value.failure.kind is FailureKind.CLOSED
-    assert b"[DONE]" not in b"".join(seen)
-    for block in b"".join(seen).split(b"\n\n"):
-        assert not block or json.loads(block.removeprefix(b"data: "))
-
-
-def test_an_error_at_the_head_of_a_stream_is_a_failure(provider, kind):
-    if kind == "anthropic":
-        text = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"busy"}}\n\n'
-    elif kind == "perplexity":
-        text = b'event: response.failed\ndata: {"type":"response.failed","error":{"message":"busy"}}\n\n'
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_usage_is_exact_and_every_token_counted_once(kind, upstream, is_stream):
+    model = "m@cached=3,written=0" if kind in ("gemini", *BILLED) else "m@cached=3,written=2"
+    effort = {} if kind == "perplexity_sonar" else {"reasoning_effort": "low"}
+    call = build_call(is_stream=is_stream, max_completion_tokens=4000, **effort)
+    usage = upstream.stream(call, model)[2].usage if is_stream else upstream.ask(call, model).usage
+    script = expect(call.fields, model)
+    assert usage is not None
+    assert usage.cache_read_tokens == 3
+    assert usage.cache_write_tokens == script.cache_write_tokens
+    assert usage.prompt_tokens == script.input_tokens
+    assert usage.output_tokens == script.output_tokens
+    assert usage.total_tokens == script.input_tokens + script.output_tokens
+    if kind != "anthropic":
+        assert usage.reasoning_tokens == script.reasoning_tokens
+    if kind in BILLED:
+        assert usage.reported_cost_usd is not None
+        assert usage.reported_cost_usd.quantize(Decimal("1e-10")) == bill_usd(script)
     else:
-        text = b'data: {"error":{"message":"busy","type":"overloaded","code":503}}\n\n'
-    with pytest.raises(ProviderFailed, match="busy"):
-        provider.decode_stream(build_call(is_stream=True)).feed(text)
+        assert usage.reported_cost_usd is None
 
 
-def test_an_endless_event_is_refused(provider):
-    decoder = provider.decode_stream(build_call(is_stream=True))
-    assert decoder.feed(b"data: " + b"x" * 7 * 1024**2) == b""
-    with pytest.raises(ProviderFailed, match="8 MiB"):
-        decoder.feed(b"x" * 2 * 1024**2)
+@pytest.mark.parametrize("cut", ["as it comes", "byte by byte", "all at once"])
+@pytest.mark.parametrize("is_usage_asked", [True, False, None])
+def test_a_stream_is_made_of_chunks_however_its_bytes_arrive(upstream, cut, is_usage_asked):
+    options = {} if is_usage_asked is None else {"stream_options": {"include_usage": is_usage_asked}}
+    call = build_call(is_stream=True, max_completion_tokens=50, **options)
+    held: list[bytes] = []
+    cuts = {
+        "as it comes": lambda chunk: [chunk],
+        "byte by byte": lambda chunk: [bytes([byte]) for byte in chunk],
+        "all at once": lambda chunk: held.append(chunk) or [],
+    }
+    if cut == "all at once":
+        with upstream.post(call, "m") as response:
+            whole = response.read()
+        decoder = upstream.provider.decode_stream(call)
+        fed, tail = decoder.feed(whole), decoder.finish(COST)
+    else:
+        fed, tail, decoder = upstream.stream(call, cut=cuts[cut])
+    assert b"[DONE]" not in fed
+    assert b'"usage":{' not in fed
+    chunks = read_chunks(fed + tail)
+    for chunk in chunks:
+        ChatCompletionChunk.model_validate(chunk)
+    script = expect(call.fields)
+    choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+    assert "".join(choice["delta"].get("content") or "" for choice in choices) == script.text
+    assert choices[0]["delta"]["role"] == "assistant"
+    assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["stop"]
+    assert choices[-1]["finish_reason"] == "stop"
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert len(script.pieces) <= decoder.num_deltas <= len(script.pieces) + 2
+    if is_usage_asked:
+        assert chunks[-1]["usage"]["total_tokens"] == script.input_tokens + script.output_tokens
+        assert chunks[-1]["usage"]["cost_usd"] == float(COST)
+    elif not any(chunk.get("usage") for chunk in chunks):
+        assert b"cost_usd" not in tail
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_parallel_tool_calls_go_there_and_back(kind, upstream, is_stream):
+    """The second turn brings results; the simulated vendor checks the history as the real one does."""
+    if kind == "perplexity_sonar":
+        pytest.skip("Sonar has no tools")
+    model = {"gemini": "gemini-3.8-flash"}.get(kind, "m")
+    effort = {"reasoning_effort": "low"} if kind == "anthropic" else {}
+    call = build_call(is_stream=is_stream, tools=TOOLS, max_completion_tokens=4000, **effort)
+    if is_stream:
+        fed, tail, _ = upstream.stream(call, model)
+        chunks = read_chunks(fed + tail)
+        reasons = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]]
+        assert [reason for reason in reasons if reason] == ["tool_calls"]
+        message = {"role": "assistant", "content": None, "tool_calls": join_calls(chunks)}
+        blocks = [b for chunk in chunks for c in chunk["choices"] for b in c["delta"].get("thinking_blocks") or ()]
+        if blocks:
+            message["thinking_blocks"] = blocks
+    else:
+        message = json.loads(upstream.ask(call, model).body)["choices"][0]["message"]
+    script = expect(call.fields)
+    made = [(each["function"]["name"], json.loads(each["function"]["arguments"])) for each in message["tool_calls"]]
+    assert made == [(each.name, json.loads(each.arguments)) for each in script.calls]
+    assert len({each["id"] for each in message["tool_calls"]}) == 2
+    results = [{"role": "tool", "tool_call_id": each["id"], "content": "fine"} for each in message["tool_calls"]]
+    second = build_call(messages=[*MESSAGES, message, *results], tools=TOOLS, max_completion_tokens=4000, **effort)
+    completion = ChatCompletion.model_validate_json(upstream.ask(second, model).body)
+    assert completion.choices[0].finish_reason == "stop"
+    assert completion.choices[0].message.content
+
+
+def test_a_history_of_another_provider_is_taken(kind, upstream):
+    """A conversation moves on: signatures of whoever answered before stay behind."""
+    if kind == "perplexity_sonar":
+        pytest.skip("Sonar has no tools")
+    function = {"name": "weather", "arguments": '{"city":"x"}'}
+    foreign = {
+        "role": "assistant",
+        "content": None,
+        "reasoning_content": "hm",
+        "thinking_blocks": [{"type": "thinking", "thinking": "hm", "signature": "of another model"}],
+        "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
+    }
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "fine"}
+    model = {"gemini": "gemini-3.8-flash", "openai": "gpt-4o"}.get(kind, "m")
+    call = build_call(messages=[*MESSAGES, foreign, result], tools=TOOLS)
+    assert json.loads(upstream.ask(call, model).body)["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_answer_keeps_to_a_schema(upstream, is_stream):
+    call = build_call(is_stream=is_stream, response_format=FORMAT, max_completion_tokens=50)
+    if is_stream:
+        chunks = read_chunks(b"".join(upstream.stream(call)[:2]))
+        text = "".join(c["delta"].get("content") or "" for chunk in chunks for c in chunk["choices"])
+    else:
+        text = json.loads(upstream.ask(call).body)["choices"][0]["message"]["content"]
+    assert json.loads(text) == {"sum": 1, "ok": True}
+
+
+def test_an_answer_that_is_too_long_says_so(upstream):
+    completion = ChatCompletion.model_validate_json(upstream.ask(build_call(max_completion_tokens=5)).body)
+    assert completion.choices[0].finish_reason == "length"
+
+
+def test_a_model_is_asked_for_the_effort_or_the_field_is_refused_by_name(upstream, simulator):
+    call = build_call(reasoning_effort="high", max_completion_tokens=4000)
+    param = None
+    try:
+        upstream.ask(call)
+    except FieldError as error:
+        param = error.param
+    assert param == "reasoning_effort" or b"high" in simulator.seen[-1].body
+
+
+def test_what_a_provider_answers_includes_chats(upstream):
+    assert Operation.CHAT in upstream.provider.operations
+    assert Operation.COUNT_TOKENS not in upstream.provider.operations or Operation.MESSAGES in (
+        upstream.provider.operations
+    )
