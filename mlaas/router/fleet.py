@@ -162,9 +162,9 @@ class Fleet:
         self._origins = {model: tuple(sorted(group)) for model, group in sorted(origins.items())}
         self.local_models = self._deployed | self._origins.keys()
 
-    def replace_engine(self, origin: str, load: EngineLoad | None, *, now_s: float) -> None:
-        """Take over what a replica's engine says; None when it could not be asked."""
-        if load is not None:
+    def replace_engine(self, origin: str, load: EngineLoad, *, now_s: float) -> None:
+        """Take over what a replica's engine says, unless the replica has gone meanwhile."""
+        if any(origin in group for group in self._origins.values()):
             self._engines[origin] = _Reading(load, self._num_outstanding.get(origin, 0), now_s)
 
     def engines(self) -> Mapping[str, tuple[str, ...]]:

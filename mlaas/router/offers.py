@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from mlaas.providers.capabilities import Capabilities
 from mlaas.providers.vllm import LOCAL
-from mlaas.router.config import CapabilityConfig, RouterConfig
+from mlaas.router.config import RouterConfig
 from mlaas.router.types import Offer, Target, TokenPrice
 
 Quality = Mapping[str, Mapping[str, float]]
@@ -28,25 +29,39 @@ class PerToken(Protocol):
         """For one token written."""
 
 
+class Abilities(Protocol):
+    """What a model can do, by target."""
+
+    def __call__(self, target: Target) -> Capabilities:
+        """Return what a target can do."""
+
+
 class Offers:
     """Looks up offers; each is kept for a second, since a local model's price follows its throughput.
 
     Args:
         config: the router's file.
         price_of: returns a target's price now; None when it has none.
+        abilities: what targets can do.
         quality: what `mlaas bench-models` measured.
     """
 
     def __init__(
-        self, config: RouterConfig, *, price_of: Callable[[Target], PerToken | None], quality: Quality | None = None
+        self,
+        config: RouterConfig,
+        *,
+        price_of: Callable[[Target], PerToken | None],
+        abilities: Abilities,
+        quality: Quality | None = None,
     ) -> None:
         self._config = config
         self._price_of = price_of
+        self._abilities = abilities
         self._quality = quality or {}
         self._kept: dict[Target, tuple[float, Offer]] = {}
 
     def __call__(self, target: Target) -> Offer:
-        """Return what a target of an alias is."""
+        """Return what a target is; asked for the targets of aliases, of which there are few."""
         now_s = time.monotonic()
         kept = self._kept.get(target)
         if kept is not None and now_s - kept[0] < _PRICE_S:
@@ -56,26 +71,15 @@ class Offers:
         return offer
 
     def _look_up(self, target: Target) -> Offer:
-        name = str(target)
         price = self._price_of(target)
-        capability = self._config.capabilities.get(name)
+        can = self._abilities(target)
         provider = self._config.providers.get(target.provider)
         return Offer(
             is_external=target.provider != LOCAL,
             price=TokenPrice(input_usd=price.input_usd, output_usd=price.output_usd) if price is not None else None,
-            context_tokens=(capability.context or 0) if capability else 0,
-            max_output_tokens=(capability.max_output or 0) if capability else 0,
-            lacks=_lacks(capability) if capability else (),
-            quality=dict(self._quality.get(name, {})),
+            context_tokens=can.context_tokens,
+            max_output_tokens=can.max_output_tokens,
+            lacks=tuple(sorted(can.lacks)),
+            quality=dict(self._quality.get(str(target), {})),
             residency=tuple(sorted(provider.residency)) if provider else (),
         )
-
-
-def _lacks(capability: CapabilityConfig) -> tuple[str, ...]:
-    known = {
-        "tools": capability.tools,
-        "vision": capability.vision,
-        "schema": capability.json_schema,
-        "reasoning": capability.reasoning,
-    }
-    return tuple(feature for feature, can in known.items() if can is False)
