@@ -16,11 +16,13 @@ from mlaas.providers.base import Answer, Call, Failure, Operation, ProviderFaile
 from mlaas.providers.chat import encode_cost
 from mlaas.providers.failures import cut_short, unreadable
 from mlaas.providers.openai_compatible import OpenAICompatible
+from mlaas.providers.past_items import ORIGIN, carry_over, is_sealed
 from mlaas.providers.sealed_thinking import PREFIX
 from mlaas.providers.splice import replace_model, set_member
 from mlaas.providers.sse import EventBuffer, cut_events, split_events
 
 _NOTABLE = re.compile(rb'"response\.(?:completed|incomplete|failed)"|"error"|\[DONE\]')
+_FOREIGN: Final = (PREFIX.encode(), b'"%b"' % ORIGIN.encode(), b'"extra_content"')
 _OPENING: Final = ("response.created", "response.queued", "response.in_progress")
 _CLOSING: Final = ("response.completed", "response.incomplete")
 _STATUS_OF_CODE: Final = {
@@ -57,8 +59,8 @@ class ResponsesCompatible(OpenAICompatible):
         if call.operation is not Operation.RESPONSES:
             return super().encode_request(call, model=model)
         body = call.body if model == call.model else replace_model(call.body, model)
-        if PREFIX.encode() in body:
-            body = set_member(body, "input", orjson.dumps(drop_sealed(call.fields["input"])))
+        if any(mark in body for mark in _FOREIGN):
+            body = set_member(body, "input", orjson.dumps(self._settle_input(call.fields["input"])))
         return WireRequest(path="/responses", headers=self._headers, body=body)
 
     def decode_answer(self, call: Call, body: bytes) -> Answer:
@@ -78,6 +80,15 @@ class ResponsesCompatible(OpenAICompatible):
     def parse_response_usage(self, value: object) -> Usage | None:
         """Return the usage that a response states, None when it states none."""
         return parse_response_usage(value)
+
+    def _settle_input(self, items: Any) -> Any:
+        if not isinstance(items, list):
+            return items
+        return [
+            {name: value for name, value in item.items() if name != "extra_content"} if isinstance(item, dict) else item
+            for item in carry_over(items, reader=self.name)
+            if not is_sealed(item)
+        ]
 
 
 def parse_response_usage(value: object) -> Usage | None:
@@ -132,13 +143,6 @@ def failure_of(provider: ResponsesReader, value: Mapping[str, Any]) -> Failure:
     else:
         status = _STATUS_OF_CODE.get(str(code), 400 if "image" in str(code) else 500)
     return provider.decode_error(status, {}, orjson.dumps({"error": error}))
-
-
-def drop_sealed(items: object) -> object:
-    """Return the items of an input without the reasoning that another provider signed and the gateway sealed."""
-    if not isinstance(items, list):
-        return items
-    return [item for item in items if not (isinstance(item, dict) and _is_sealed(item.get("encrypted_content")))]
 
 
 class ResponsesStream:
@@ -259,10 +263,6 @@ class ResponsesStream:
 def encode_response_event(value: Mapping[str, Any]) -> bytes:
     """Return one event of a streamed response."""
     return b"event: %b\ndata: %b\n\n" % (str(value["type"]).encode(), orjson.dumps(value))
-
-
-def _is_sealed(text: object) -> bool:
-    return isinstance(text, str) and text.startswith(PREFIX)
 
 
 def _detail(value: Mapping[str, Any], group: str, *names: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from mlaas.providers.base import Call, FieldError
 from mlaas.providers.chat import refuse_unknown_fields
+from mlaas.providers.past_items import carry_over, is_sealed
 
 HOSTED_TOOLS: Final = frozenset({"web_search", "fetch_url", "people_search", "finance_search", "sandbox", "mcp"})
 """Tools that Perplexity runs itself."""
@@ -205,7 +206,8 @@ def _encode_result(
 def _encode_input(name: str, given: Any) -> Any:
     if isinstance(given, str):
         return given
-    return [_encode_item(name, item, f"input[{index}]") for index, item in enumerate(given)]
+    items = [item for item in carry_over(given, reader=None) if not is_sealed(item)]
+    return [_encode_item(name, item, f"input[{index}]") for index, item in enumerate(items)]
 
 
 def _encode_item(name: str, item: Any, place: str) -> dict[str, Any]:
@@ -213,7 +215,7 @@ def _encode_item(name: str, item: Any, place: str) -> dict[str, Any]:
     fields = _ITEM_FIELDS.get(kind or "")
     if fields is None:
         raise FieldError(place, f"{name} takes only messages, function calls and their outputs in '{place}'")
-    _refuse_rest(name, item, (*fields, "id", "status", "phase"), place)
+    _refuse_rest(name, item, (*fields, "id", "status", "phase", "extra_content"), place)
     encoded = {field: item[field] for field in fields if item.get(field) is not None}
     encoded["type"] = kind
     content = encoded.get("content")

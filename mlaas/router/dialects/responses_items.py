@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from mlaas.providers.base import FieldError
+from mlaas.providers.past_items import carry_over
 from mlaas.providers.sealed_thinking import open_thinking
 
 _Json = dict[str, Any]
@@ -25,7 +26,7 @@ def read_items(given: str | list[Any]) -> list[_Json]:
         return [{"role": "user", "content": given}]
     messages: list[_Json] = []
     answer: _Answer | None = None
-    for index, item in enumerate(given):
+    for index, item in enumerate(carry_over(given, reader=None)):
         place = f"input[{index}]"
         kind = _kind_of(item, place)
         if kind in _ANSWER_READERS:
