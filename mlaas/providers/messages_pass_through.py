@@ -19,12 +19,12 @@ from mlaas.providers.failures import cut_short, unreadable
 from mlaas.providers.from_messages import UNREADABLE, StreamUsage, read_answer, read_error_event, read_usage
 from mlaas.providers.splice import insert_member, replace_model, set_member
 from mlaas.providers.sse import EventBuffer, cut_events, split_events
-from mlaas.providers.thinking import MARK_BYTES, is_thinking, read_thinking
+from mlaas.providers.thinking import MARK_BYTES, is_marked, is_thinking, read_thinking
 
 _FOREIGN: Final = "extra_content"
 _FOREIGN_BYTES: Final = b'"extra_content"'
 _DELTA: Final = b"event: content_block_delta"
-# Any event that is more than a piece of content has one of these; text that happens to hold one is read in vain.
+# Any event that is more than a block's has one of these; text that happens to hold one is read in vain.
 _SIGNALS: Final = (b"message_start", b"message_delta", b"message_stop", b"event: error")
 
 
@@ -42,12 +42,17 @@ def _own_message(message: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     if not isinstance(content, list):
         return message
     blocks = []
-    for place, block in enumerate(content):
-        if not is_thinking(block):
+    for block in content:
+        if not is_thinking(block) or not is_marked(block):
             blocks.append(_without_foreign(block))
-        elif (own := read_thinking(block, model=model, place=place)) is not None:
+        elif (own := read_thinking(block, model=model)) is not None:
             blocks.append(own[1])
     return {**message, "content": blocks}
+
+
+def _is_plain(events: bytes) -> bool:
+    """Return whether events are whole JSON objects, as far as bytes tell, with nothing to take note of."""
+    return events.count(b"}\n\n") == events.count(b"\n\n") and not any(signal in events for signal in _SIGNALS)
 
 
 def _without_foreign(block: Any) -> Any:
@@ -127,8 +132,7 @@ class MessagesPassThrough:
         events = self._buffer.feed(chunk)
         if not events:
             return b""
-        is_plain = self._is_open and not any(signal in events for signal in _SIGNALS)
-        passed = events if is_plain else self._read(events)
+        passed = events if self._is_open and _is_plain(events) else self._read(events)
         self.num_deltas += passed.count(_DELTA)
         opened = self._open(passed)
         if not opened:

@@ -8,8 +8,9 @@ translates goes out with its origin written before its signature (or, in a redac
 
 Both fields are opaque to callers and come back as they went. On the way back the origin is taken off again: the model
 that wrote the block gets the block at its old place, and every other model gets none of it. A model that signs nothing
-leaves both its name and the signature empty, and nobody gets such a block back. A block without an origin was not
-written through a translation; it is sent on as it is.
+leaves both its name and the signature empty, and nobody gets such a block back. A chat's block without an origin was
+not written by way of this gateway, and nobody knows which model would take it: no model gets it. A caller who speaks
+the Messages API has blocks without an origin from models that were asked as he wrote; they go on as they are.
 
 Source: Anthropic API reference, extended thinking (signatures are opaque, blocks go back unchanged).
 """
@@ -50,23 +51,26 @@ def is_thinking(block: object) -> bool:
     return isinstance(block, dict) and block.get("type") in _SEALS
 
 
-def read_thinking(block: Mapping[str, Any], *, model: str, place: int) -> tuple[int, dict[str, Any]] | None:
-    """Return a block's place and the block as `model` wrote it, or None when another model did.
+def is_marked(block: Mapping[str, Any]) -> bool:
+    """Return whether a thinking block has an origin written into it."""
+    return str(block.get(_SEALS[block["type"]])).startswith(_MARK)
+
+
+def read_thinking(block: Mapping[str, Any], *, model: str) -> tuple[int, dict[str, Any]] | None:
+    """Return a marked block's place and the block as `model` wrote it; None when it is not by `model`.
 
     Args:
         block: a `thinking` or `redacted_thinking` block.
         model: who is to get it; a model's dated snapshots are one model.
-        place: of a block without an origin.
     """
     seal = _SEALS[block["type"]]
-    sealed = block.get(seal)
-    if not isinstance(sealed, str) or not sealed.startswith(_MARK):
-        return place, dict(block)
-    origin, _, rest = sealed[len(_MARK) :].partition("|")
-    written, _, signature = rest.partition("|")
-    if not origin or not is_same_model(origin, model):
+    if not is_marked(block):
         return None
-    return int(written) if written.isdecimal() else place, {**block, seal: signature}
+    origin, _, rest = block[seal][len(_MARK) :].partition("|")
+    place, _, signature = rest.partition("|")
+    if not origin or not place.isdecimal() or not is_same_model(origin, model):
+        return None
+    return int(place), {**block, seal: signature}
 
 
 def is_unsigned(block: Mapping[str, Any]) -> bool:

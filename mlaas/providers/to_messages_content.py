@@ -98,7 +98,7 @@ def _encode_assistant(name: str, message: dict[str, Any], place: str, model: str
         where = f"{place}.thinking_blocks[{index}]"
         if not is_thinking(block):
             raise FieldError(where, f"'{where}' must be a block of type thinking or redacted_thinking")
-        own.append(read_thinking(block, model=model, place=index))
+        own.append(read_thinking(block, model=model))
     for position, block in sorted(filter(None, own), key=itemgetter(0)):
         blocks.insert(position, block)
     return blocks

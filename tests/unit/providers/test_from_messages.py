@@ -59,8 +59,8 @@ def test_tool_calls_and_thinking_keep_their_parts():
     assert [orjson.loads(call.function.arguments) for call in message.tool_calls] == [{"a": 1}, {}]
     assert message.model_extra["reasoning_content"] == "hm"
     (block,) = message.model_extra["thinking_blocks"]
-    assert read_thinking(block, model="m", place=9) == (0, blocks[0])
-    assert read_thinking(block, model="other", place=9) is None
+    assert read_thinking(block, model="m") == (0, blocks[0])
+    assert read_thinking(block, model="other") is None
 
 
 def test_each_input_token_is_counted_once():
@@ -136,9 +136,7 @@ def test_streamed_thinking_is_text_first_and_a_signed_block_at_its_end():
     )
     deltas = [choice["delta"] for choice in choices]
     assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "hm"
-    blocks = [
-        read_thinking(block, model="m", place=9) for delta in deltas for block in delta.get("thinking_blocks", ())
-    ]
+    blocks = [read_thinking(block, model="m") for delta in deltas for block in delta.get("thinking_blocks", ())]
     assert blocks == [
         (0, {"type": "thinking", "thinking": "hm", "signature": "s"}),
         (1, {"type": "redacted_thinking", "data": "d"}),

@@ -103,7 +103,7 @@ def test_another_providers_signature_stays_with_its_tool_call_and_comes_back():
 def test_reasoning_text_becomes_a_thinking_block_that_no_model_takes_for_its_own():
     thinking, text = complete(content="4", reasoning_content="2 + 2").content
     assert (thinking.thinking, text.text) == ("2 + 2", "4")
-    assert read_thinking(thinking.to_dict(), model="claude-opus-5", place=0) is None
+    assert read_thinking(thinking.to_dict(), model="claude-opus-5") is None
     streamed = accumulate(
         stream(chunk({"reasoning": "2 +"}), chunk({"reasoning": " 2"}), chunk({"content": "4"}, "stop"))
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from mlaas.providers.base import Call, Operation
 from mlaas.providers.from_messages import MessagesStream, decode_message
 from mlaas.providers.sse import split_events
-from mlaas.providers.thinking import is_thinking, mark_thinking, read_thinking
+from mlaas.providers.thinking import is_marked, is_thinking, mark_thinking, read_thinking
 from mlaas.providers.to_messages import encode_messages_request
 from mlaas.router.dialects.messages import Messages
 from tests.fakes.messages_sdk import accumulate, read_message
@@ -81,6 +81,15 @@ def mark(turn: dict[str, Any]) -> dict[str, Any]:
     return {**turn, "content": content}
 
 
+def unmark(block: dict[str, Any]) -> dict[str, Any]:
+    """A thinking block as its model signed it."""
+    if not is_marked(block):
+        return block
+    own = read_thinking(block, model=MODEL)
+    assert own is not None
+    return own[1]
+
+
 def call_of(fields: dict[str, Any], operation: Operation = Operation.MESSAGES) -> Call:
     return Call(operation=operation, model="x", is_stream=False, fields=fields, body=orjson.dumps(fields))
 
@@ -99,6 +108,7 @@ def chat_to_messages(messages: list[dict[str, Any]]) -> dict[str, Any]:
     return body
 
 
+@settings(deadline=None)
 @given(conversations(), st.one_of(st.none(), texts, st.lists(text_blocks, min_size=2, max_size=3)))
 def test_a_messages_request_comes_back_from_a_chat_with_every_block_in_its_place(turns, system):
     body = chat_to_messages(messages_to_chat([mark(turn) for turn in turns], system))
@@ -134,7 +144,9 @@ def chats(draw: st.DrawFn) -> list[dict[str, Any]]:
         message: dict[str, Any] = {"role": "assistant", "content": draw(texts)}
         thinking = draw(st.lists(thinking_blocks, max_size=2))
         if thinking:
-            message["thinking_blocks"] = thinking
+            message["thinking_blocks"] = [
+                mark_thinking(block, model=MODEL, place=place) for place, block in enumerate(thinking)
+            ]
         if draw(st.booleans()):
             message["tool_calls"] = draw(st.lists(calls, min_size=1, max_size=3))
         messages.append(message)
@@ -148,7 +160,7 @@ def atoms(messages: list[dict[str, Any]]) -> list[Any]:
     found: list[Any] = []
     for message in messages:
         role = message["role"]
-        found += [(role, block) for block in message.get("thinking_blocks", ())]
+        found += [(role, unmark(block)) for block in message.get("thinking_blocks", ())]
         content = message["content"]
         said = [{"type": "text", "text": content}] if isinstance(content, str) else content
         found += [(role, message.get("tool_call_id"), part) for part in said]
@@ -156,6 +168,7 @@ def atoms(messages: list[dict[str, Any]]) -> list[Any]:
     return found
 
 
+@settings(deadline=None)
 @given(chats())
 def test_a_chat_comes_back_from_a_messages_request_with_every_part(messages):
     body = chat_to_messages(messages)
@@ -222,17 +235,18 @@ def wire(events: list[dict[str, Any]]) -> bytes:
 
 def normal(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Blocks as a chat can order them, with thinking as its model signed it; one text for several."""
-    thinking = [read_thinking(block, model=MODEL, place=0) for block in blocks if is_thinking(block)]
+    thinking = [unmark(block) for block in blocks if is_thinking(block)]
     text = "".join(block["text"] for block in blocks if block["type"] == "text")
     calls = [
         {key: block[key] for key in ("type", "id", "name", "input")} for block in blocks if block["type"] == "tool_use"
     ]
-    return [*(each[1] for each in thinking if each), *([{"type": "text", "text": text}] if text else []), *calls]
+    return [*thinking, *([{"type": "text", "text": text}] if text else []), *calls]
 
 
 ASKED = call_of({"model": "x", "messages": [{"role": "user", "content": "hi"}], "stop_sequences": []})
 
 
+@settings(deadline=None)
 @given(answers())
 def test_an_answer_comes_back_from_a_chat_completion_with_every_block(blocks):
     completion = decode_message("claude", orjson.dumps(answer_of(blocks)))
@@ -256,6 +270,7 @@ def translate(data: bytes, size: int) -> bytes:
     return events + translator.finish(decoder.finish(None), None)
 
 
+@settings(deadline=None)
 @given(answers(), st.integers(1, 200))
 def test_a_stream_comes_back_from_chunks_with_every_block_however_it_is_cut(blocks, size):
     message = accumulate(translate(wire(events_of(answer_of(blocks))), size))
