@@ -107,6 +107,11 @@ def ray_token_path() -> Path:
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
+def collects_traces() -> bool:
+    """Tell whether OpenTelemetry's own variables name a collector for traces."""
+    return bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+
+
 def read_secret(variable: str) -> str | None:
     """Return a secret, such as a provider's API key, from the environment; None when it is unset or empty."""
     return os.environ.get(variable) or None

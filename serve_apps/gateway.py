@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
+import socket
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,19 +13,17 @@ from ray import serve
 from ray.serve import Application
 
 from mlaas.auth.keyring import KeyRing
-from mlaas.router.access_log import AccessLog
-from mlaas.router.catalog import build_catalog
+from mlaas.observability.tracing import build_tracing
 from mlaas.router.config_file import load_config
 from mlaas.router.gate import Gate
+from mlaas.router.limits.actor import LedgerClient
 from mlaas.router.service import GatewayService
 from mlaas.router.types import LocalEndpoint
 from mlaas.serving.endpoints import watch_endpoints
-from mlaas.settings import load_settings
+from mlaas.settings import collects_traces, load_settings, router_config_path
 from mlaas.store.deployments import DeploymentRepository
 from mlaas.store.engine import open_store
 from mlaas.store.keys import KeyRepository
-
-_SHIPPED_CONFIG = Path(__file__).parent / "config" / "router.yaml"
 
 
 class GatewayArgs(BaseModel):
@@ -51,16 +50,18 @@ class GatewayReplica:
     def __serve_build_asgi_app__(self) -> GatewayService:
         """Wire one service from the instance's settings."""
         settings = load_settings()
-        config = load_config(Path(settings.router_config or _SHIPPED_CONFIG))
         store = open_store(settings.store_url)
         deployments = DeploymentRepository(store)
         return GatewayService(
-            catalog=build_catalog(config),
-            timeouts=config.timeouts,
+            config_path=router_config_path(settings),
             gate=Gate(KeyRing(KeyRepository(store))),
+            store=store,
+            folder=settings.home / "gateway",
+            ledger=LedgerClient(settings.store_url),
             list_deployed=lambda: [deployment.name for deployment in deployments.list()],
             endpoints=ClusterEndpoints(),
-            access_log=AccessLog(settings.logs_dir / f"gateway-access-{os.getpid()}.jsonl"),
+            tracing=build_tracing() if collects_traces() else None,
+            replica=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
 
 
@@ -74,7 +75,7 @@ def build(args: dict[str, Any]) -> Application:
         ConfigError: the router's file is wrong.
     """
     parsed = GatewayArgs.model_validate(args)
-    load_config(Path(load_settings().router_config or _SHIPPED_CONFIG))
+    load_config(router_config_path(load_settings()))
     deployment = serve.deployment(
         serve.ingress()(GatewayReplica),
         name="gateway",

@@ -43,3 +43,14 @@ class KeyRing:
             message = "the API key is unknown or revoked; `mlaas keys create` makes a new one"
             raise AuthenticationError("invalid_api_key", message)
         return principal
+
+    def find(self, key_id: str) -> Principal:
+        """Return who a key's id belongs to, for work that goes on after the request that the key was sent with.
+
+        Raises:
+            AuthenticationError: it is not the id of a key in force.
+        """
+        found = next((each for each in self._principals.values() if each.key_id == key_id), None)
+        if found is None:
+            raise AuthenticationError("invalid_api_key", f"API key {key_id} is unknown or revoked")
+        return found

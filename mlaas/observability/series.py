@@ -12,12 +12,29 @@ from mlaas.observability.definitions import DURATION, INTER_TOKEN, QUEUE_WAIT, T
 class UsedTokens(Protocol):
     """The tokens of one answer."""
 
-    input_tokens: int
-    cache_read_tokens: int
-    cache_write_tokens: int
-    cache_write_1h_tokens: int
-    output_tokens: int
-    reasoning_tokens: int
+    @property
+    def input_tokens(self) -> int:
+        """Read anew."""
+
+    @property
+    def cache_read_tokens(self) -> int:
+        """Read from the provider's cache."""
+
+    @property
+    def cache_write_tokens(self) -> int:
+        """Written to it."""
+
+    @property
+    def cache_write_1h_tokens(self) -> int:
+        """Written to it for an hour."""
+
+    @property
+    def output_tokens(self) -> int:
+        """Written."""
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """The part of them that was reasoning."""
 
 
 class EndedRequest(Protocol):

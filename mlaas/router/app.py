@@ -9,19 +9,20 @@ import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import parse_qsl
 
-from mlaas.errors import MlaasError, NotFound
-from mlaas.providers.base import Failure, FailureKind, Operation, ProviderFailed
+from mlaas.auth.types import Principal
+from mlaas.errors import LimitExceeded, MlaasError, NotFound
+from mlaas.providers.base import Call, Failure, FailureKind, Operation, ProviderFailed
 from mlaas.router.asgi import Headers, Receive, Scope, Send, describe, header, send_failure, send_result
 from mlaas.router.cache import HEADER as CACHE_HEADER
 from mlaas.router.cache import is_bypassed
 from mlaas.router.dialects.base import Dialect
 from mlaas.router.dialects.build import DIALECTS
-from mlaas.router.dispatch import Dispatcher
 from mlaas.router.gate import Gate
 from mlaas.router.record import RequestRecord
-from mlaas.router.reply import HttpReply
+from mlaas.router.reply import HttpReply, Reply
 from mlaas.router.request import ClientGone, forwarded_headers, parse_call, read_body
 from mlaas.router.routes import Request, Route
 
@@ -39,18 +40,35 @@ _INTERNAL = Failure(
 logger = logging.getLogger(__name__)
 
 
+class Calls(Protocol):
+    """Answers calls to a model."""
+
+    async def answer(
+        self, call: Call, principal: Principal, reply: Reply, record: RequestRecord, *, is_fresh: bool
+    ) -> None:
+        """Answer a call.
+
+        Raises:
+            MlaasError: it is refused.
+            ProviderFailed: nobody could answer, and nothing has been sent.
+        """
+
+    def limit_headers(self, principal: Principal) -> Headers:
+        """Return what a refused caller is told of its limits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GatewayApp:
     """Answers the gateway's HTTP requests.
 
     Attributes:
-        dispatcher: takes calls to a model.
+        calls: answers calls to a model.
         gate: knows who is calling.
         record: takes what each request was, at its end.
         routes: everything that is not a call to a model.
     """
 
-    dispatcher: Dispatcher
+    calls: Calls
     gate: Gate
     record: Callable[[RequestRecord], None]
     routes: Sequence[Route]
@@ -91,8 +109,11 @@ class GatewayApp:
         call = parse_call(dialect, await read_body(scope, receive), forwarded_headers(scope))
         record.operation, record.model, record.is_stream = call.operation.value, call.model[:300], call.is_stream
         is_fresh = is_bypassed(header(scope, CACHE_HEADER))
-        work = self.dispatcher.answer(call, principal, HttpReply(send), record, is_fresh=is_fresh)
-        await _until_disconnect(receive, work)
+        work = self.calls.answer(call, principal, HttpReply(send), record, is_fresh=is_fresh)
+        try:
+            await _until_disconnect(receive, work)
+        except LimitExceeded as error:
+            await _refuse(send, describe(error), record, scope["path"], self.calls.limit_headers(principal))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
         path, method = scope["path"], scope["method"]
@@ -115,7 +136,7 @@ class GatewayApp:
             path=match.groups(),
             query=dict(parse_qsl(str(scope.get("query_string", b""), "latin-1"), keep_blank_values=True)),
             headers={str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"]},
-            body=b"" if method == "GET" else await read_body(scope, receive),
+            body=b"" if method == "GET" else await read_body(scope, receive, max_bytes=route.max_body_bytes),
         )
         result = await route.handler(request)
         record.status = result.status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -13,6 +13,7 @@ from mlaas.auth.types import Principal
 from mlaas.errors import BudgetExceeded
 from mlaas.providers.base import Call, Usage
 from mlaas.providers.splice import set_member
+from mlaas.router.asgi import Headers
 from mlaas.router.limits.meter import Meter, Reservation
 from mlaas.router.need import (
     DEFAULT_OUTPUT_TOKENS,
@@ -89,31 +90,50 @@ class Billing:
         asked = asked_output_tokens(call)
         input_tokens = expected_input_tokens(call)
         output_tokens = DEFAULT_OUTPUT_TOKENS if asked is None else asked
-        if principal.limits.budget_usd is None:
+        if principal.limits.budget_usd is not None:
+            await self._reserve_money(bill, call, principal, list(targets), asked, input_tokens)
+        if bill.reservation is None:
             bill.reservation = await self.meter.reserve(
                 principal, input_tokens=input_tokens, output_tokens=output_tokens, cost_usd=_NOTHING
             )
-            return bill
+        return bill
+
+    async def _reserve_money(
+        self,
+        bill: Bill,
+        call: Call,
+        principal: Principal,
+        targets: Sequence[Target],
+        asked: int | None,
+        input_tokens: int,
+    ) -> None:
+        """Reserve with money as well; when there is none left, leave the bill to what costs nothing.
+
+        Raises:
+            RateLimited: as in `open`.
+            BudgetExceeded: as in `open`.
+            PlatformError: as in `open`.
+        """
+        fixed, per_token = self._bound(call, targets, at_s=bill.at_s)
         most_output = MAX_OUTPUT_TOKENS if asked is None else asked
-        fixed, per_token = self._bound(call, targets, at_s=at_s)
         try:
             bill.reservation = await self.meter.reserve(
                 principal,
                 input_tokens=input_tokens,
-                output_tokens=output_tokens,
+                output_tokens=DEFAULT_OUTPUT_TOKENS if asked is None else asked,
                 cost_usd=fixed + per_token * most_output,
-                usd_per_output_token=per_token,
+                fixed_usd=fixed,
+                usd_per_output_token=per_token or None,
             )
+            bill.max_output_tokens = bill.reservation.max_output_tokens
         except BudgetExceeded:
-            # What costs nothing is still to be had.
-            if all(self._is_priced(target, at_s=at_s) for target in targets):
+            if all(self._is_priced(target, at_s=bill.at_s) for target in targets):
                 raise
             bill.has_budget = False
-            bill.reservation = await self.meter.reserve(
-                principal, input_tokens=input_tokens, output_tokens=output_tokens, cost_usd=_NOTHING
-            )
-        bill.max_output_tokens = bill.reservation.max_output_tokens
-        return bill
+
+    def headers(self, principal: Principal) -> Headers:
+        """Return what an answer tells its caller of the limits that count."""
+        return self.meter.headers(principal) if principal.limits.is_metered else []
 
     def settle(self, bill: Bill) -> None:
         """Give back what was reserved and not used; never blocks."""

@@ -12,12 +12,11 @@ from decimal import Decimal
 
 from mlaas.auth.types import Principal
 from mlaas.providers.base import Call, Failure, Operation, ProviderFailed, Usage, WireRequest
-from mlaas.providers.vllm import LOCAL
-from mlaas.router.admission import Admission
 from mlaas.router.asgi import Headers
 from mlaas.router.attempt import Stream, Whole, open_answer
 from mlaas.router.billing import Bill, estimate_usage
 from mlaas.router.decide import decide
+from mlaas.router.decision_log import Logged
 from mlaas.router.dialects.base import Dialect
 from mlaas.router.egress import Egress
 from mlaas.router.fit import Fitted, Fitter
@@ -36,7 +35,6 @@ class World:
 
     fleet: Fleet
     egress: Egress
-    admission: Admission
     retries: RetryBudget
     limits: FlowLimits
     fitter: Fitter
@@ -90,10 +88,11 @@ class Exchange:
         world, now_s = self.world, time.monotonic()
         world.retries.earn(now_s=now_s)
         world.fleet.arrived(self.route, now_s=now_s)
-        first = self._snapshot(now_s)
-        steps = plan_attempts(decide(first), limits=world.limits, now_s=now_s)
+        snapshot = self._snapshot(now_s)
+        decision = decide(snapshot)
         if self.route.is_alias:
-            self.record.decision = first
+            self.record.decision = Logged(snapshot=snapshot, decision=decision)
+        steps = plan_attempts(decision, limits=world.limits, now_s=now_s)
         step: Step = next(steps)
         while True:
             if isinstance(step, Attempt):
@@ -157,8 +156,6 @@ class Exchange:
             max_output_tokens=self.bill.max_output_tokens,
         )
         async with AsyncExitStack() as places:
-            if target.provider == LOCAL:
-                self.record.queue_ms += await self._enter(attempt, places)
             now_s = time.monotonic()
             if attempt.is_retry:
                 world.retries.spend(now_s=now_s)

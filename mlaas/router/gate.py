@@ -41,6 +41,14 @@ class Gate:
             )
         return self._keyring.authenticate(_secret(scope))
 
+    def find_principal(self, key_id: str) -> Principal:
+        """Return who a key's id belongs to now.
+
+        Raises:
+            AuthenticationError: the key is unknown or revoked.
+        """
+        return self._keyring.find(key_id)
+
 
 def _secret(scope: Scope) -> str | None:
     for name, value in scope["headers"]:

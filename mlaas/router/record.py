@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from mlaas.providers.base import Usage
-from mlaas.router.types import Snapshot
+from mlaas.router.decision_log import Logged
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class RequestRecord:
         cost_usd: what it cost; None when the target has no price.
         cache: `exact` or `semantic` when the answer came from a cache.
         policy: the alias's routing policy.
-        decision: the snapshot that was decided on, to replay it.
+        decision: the first decision and what it was made of, to replay it; None where there was no choice.
     """
 
     id: str
@@ -54,4 +54,4 @@ class RequestRecord:
     cost_usd: Decimal | None = None
     cache: str = ""
     policy: str | None = None
-    decision: Snapshot | None = None
+    decision: Logged | None = None

@@ -13,20 +13,20 @@ from mlaas.router.asgi import Receive, Scope, header
 from mlaas.router.dialects.base import Dialect
 
 MAX_BODY_BYTES: Final = 20_000_000
-"""Longer bodies are refused."""
+"""Longer bodies of calls to a model are refused."""
 _FORWARDED_HEADERS = (b"anthropic-version", b"anthropic-beta")
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
+async def read_body(scope: Scope, receive: Receive, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     """Return the request's body.
 
     Raises:
-        RequestTooLarge: it is over `MAX_BODY_BYTES`; no more than that is ever held.
+        RequestTooLarge: it is over `max_bytes`; no more than that is ever held.
         ClientGone: the caller left while sending.
     """
     length = header(scope, b"content-length")
-    if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
-        raise _too_large()
+    if length is not None and length.isdigit() and int(length) > max_bytes:
+        raise _too_large(max_bytes)
     pieces: list[bytes] = []
     num_bytes, has_more = 0, True
     while has_more:
@@ -35,8 +35,8 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
             raise ClientGone
         piece = message.get("body", b"")
         num_bytes += len(piece)
-        if num_bytes > MAX_BODY_BYTES:
-            raise _too_large()
+        if num_bytes > max_bytes:
+            raise _too_large(max_bytes)
         pieces.append(piece)
         has_more = message.get("more_body", False)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -87,5 +87,5 @@ def forwarded_headers(scope: Scope) -> dict[str, str]:
     }
 
 
-def _too_large() -> RequestTooLarge:
-    return RequestTooLarge("request_too_large", f"the request body is over {MAX_BODY_BYTES:,} bytes; send less")
+def _too_large(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge("request_too_large", f"the request body is over {max_bytes:,} bytes; send less")

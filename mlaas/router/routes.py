@@ -11,6 +11,7 @@ import orjson
 
 from mlaas.auth.types import Principal
 from mlaas.router.asgi import Headers
+from mlaas.router.request import MAX_BODY_BYTES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +54,7 @@ class Route:
         pattern: the whole path; its groups are what the handler gets.
         shown: the path as messages name it.
         is_open: whether it answers without a key.
+        max_body_bytes: a longer body is refused.
     """
 
     method: str
@@ -60,9 +62,12 @@ class Route:
     handler: Handler
     pattern: re.Pattern[str]
     is_open: bool = False
+    max_body_bytes: int = MAX_BODY_BYTES
 
 
-def route(method: str, path: str, handler: Handler, *, is_open: bool = False) -> Route:
+def route(
+    method: str, path: str, handler: Handler, *, is_open: bool = False, max_body_bytes: int = MAX_BODY_BYTES
+) -> Route:
     """Return the route of a path such as `/v1/models/{id}`.
 
     A name in braces takes anything without a slash; at the end of a path it takes all that is left.
@@ -72,7 +77,14 @@ def route(method: str, path: str, handler: Handler, *, is_open: bool = False) ->
     pattern = "([^/]+)".join(map(re.escape, pieces))
     if ends_open:
         pattern = pattern.removesuffix("([^/]+)") + "(.+)"
-    return Route(method=method, shown=path, handler=handler, pattern=re.compile(pattern), is_open=is_open)
+    return Route(
+        method=method,
+        shown=path,
+        handler=handler,
+        pattern=re.compile(pattern),
+        is_open=is_open,
+        max_body_bytes=max_body_bytes,
+    )
 
 
 def as_json(value: Any, status: int = 200) -> Result:

@@ -7,20 +7,37 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
+from sqlalchemy import Engine
+
 from mlaas.errors import PlatformError
-from mlaas.router.access_log import AccessLog
+from mlaas.observability.exporter import Exporter
+from mlaas.observability.metrics import Metrics
+from mlaas.observability.tracing import Tracing
 from mlaas.router.app import GatewayApp
 from mlaas.router.asgi import Receive, Scope, Send
-from mlaas.router.catalog import Catalog
-from mlaas.router.config import TimeoutConfig
-from mlaas.router.dispatch import Dispatcher
-from mlaas.router.egress import Egress
-from mlaas.router.fleet import Fleet
-from mlaas.router.flow import FlowLimits
+from mlaas.router.batches.executor import BatchExecutor
+from mlaas.router.batches.routes import batch_routes
+from mlaas.router.calls import RouterCalls
+from mlaas.router.config import RouterConfig
+from mlaas.router.config_file import load_config
+from mlaas.router.files.folder import FileFolder
+from mlaas.router.files.routes import file_routes
+from mlaas.router.front import Front
 from mlaas.router.gate import Gate
+from mlaas.router.journal import Journal
+from mlaas.router.journal_shipping import Shipper
+from mlaas.router.limits.meter import LedgerPort, Meter
+from mlaas.router.model_routes import ModelRoutes
+from mlaas.router.record import RequestRecord
+from mlaas.router.responses.routes import response_routes
+from mlaas.router.responses.service import ResponseService
 from mlaas.router.types import LocalEndpoint
+from mlaas.store.batches import BatchRepository, FileRepository
+from mlaas.store.responses import ResponseRepository
+from mlaas.store.usage import UsageRepository
 
 _REFRESH_S = 1.0
 
@@ -38,33 +55,50 @@ class GatewayService:
     """An ASGI application with a lifespan: it starts its loops and connections at startup and ends them at shutdown.
 
     Args:
-        catalog: providers and aliases.
-        timeouts: bounds on waiting.
+        config_path: the router's file; it is read again whenever it changes.
         gate: knows who is calling; refreshed here each second.
+        store: where usage, responses and batches are kept.
+        folder: of this instance; journal, files and announced ports lie in it.
+        ledger: divides limits among the gateway's replicas.
         list_deployed: names the local models that are deployed, live or not; blocks; asked each second.
         endpoints: where local replicas are announced.
-        access_log: flushed here each second.
+        tracing: None where nobody collects traces.
+        replica: name of this process, of no other one before or after it.
+
+    Raises:
+        ConfigError: the router's file is wrong.
     """
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
-        timeouts: TimeoutConfig,
+        config_path: Path,
         gate: Gate,
+        store: Engine,
+        folder: Path,
+        ledger: LedgerPort,
         list_deployed: Callable[[], Iterable[str]],
         endpoints: EndpointSource,
-        access_log: AccessLog,
+        tracing: Tracing | None,
+        replica: str,
     ) -> None:
-        self._catalog = catalog
-        self._timeouts = timeouts
         self._gate = gate
         self._list_deployed = list_deployed
         self._endpoints = endpoints
-        self._access_log = access_log
-        self._fleet = Fleet(catalog, restart_wait_s=timeouts.restart_wait_s)
-        self._egress: Egress | None = None
+        self._tracing = tracing
+        self._config: RouterConfig = load_config(config_path)
+        self._meter = Meter(ledger)
+        self._journal = Journal(folder / "journal")
+        self._shipper = Shipper(self._journal, UsageRepository(store))
+        self._metrics = Metrics(replica=replica)
+        self._exporter = Exporter(self._metrics, folder=folder / "metrics", replica=replica)
+        self._store = store
+        self._replica = replica
+        self._files = FileFolder(folder / "files")
+        self._config_path = config_path
         self._app: GatewayApp | None = None
+        self._router: RouterCalls | None = None
+        self._responses: ResponseService | None = None
         self._loops: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,37 +111,62 @@ class GatewayService:
             raise RuntimeError(f"the gateway does not speak {scope['type']!r}, or has not started")
 
     async def start(self) -> None:
-        """Load the keys, open the connection pool and start the loops. A store that is out does not hinder."""
-        self._egress = Egress(self._timeouts)
+        """Load the keys, open connections and start the loops. A store that is out does not hinder."""
+        router = RouterCalls(self._config, meter=self._meter, folder=self._config_path.parent)
+        responses = ResponseService(store=ResponseRepository(self._store), owner=self._replica)
+        front = Front(router=router, responses=responses, find_principal=self._gate.find_principal, record=self._record)
+        files, batches = FileRepository(self._store), BatchRepository(self._store)
+        executor = BatchExecutor(
+            batches=batches, files=files, folder=self._files, perform=front.perform, owner=self._replica
+        )
+        models = ModelRoutes(
+            catalog=lambda: router.catalog, fleet=lambda: router.fleet, started_at_s=time.time(), condition=dict
+        )
+        self._router, self._responses = router, responses
         self._app = GatewayApp(
-            dispatcher=Dispatcher(
-                catalog=self._catalog,
-                fleet=self._fleet,
-                egress=self._egress,
-                limits=FlowLimits(restart_wait_s=self._timeouts.restart_wait_s),
-            ),
+            calls=front,
             gate=self._gate,
-            access_log=self._access_log,
-            started_at_s=time.time(),
+            record=self._record,
+            routes=(
+                *models.routes(),
+                *response_routes(responses),
+                *file_routes(files, self._files),
+                *batch_routes(batches, files, wake=executor.wake),
+            ),
         )
         with suppress(PlatformError):
             await asyncio.to_thread(self._gate.refresh)
         self._loops = [
-            asyncio.create_task(_keep_doing("refresh the API keys", lambda: asyncio.to_thread(self._gate.refresh))),
-            asyncio.create_task(_keep_doing("list the deployed models", self._refresh_deployed)),
-            asyncio.create_task(_keep_doing("write the access log", lambda: asyncio.to_thread(self._access_log.flush))),
-            asyncio.create_task(self._follow_endpoints()),
+            asyncio.create_task(loop)
+            for loop in (
+                _keep_doing("refresh the API keys", lambda: asyncio.to_thread(self._gate.refresh)),
+                _keep_doing("list the deployed models", self._refresh_deployed),
+                _keep_doing("carry usage to the store", lambda: asyncio.to_thread(self._shipper.ship)),
+                _keep_doing("look after stored responses", responses.tend),
+                self._follow_endpoints(),
+                self._meter.run(),
+                executor.run(),
+            )
         ]
 
     async def stop(self) -> None:
-        """End the loops, write what is left of the log and close the connections."""
+        """End the loops, give back what limits were held, carry the last usage, close the connections."""
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        with suppress(OSError):
-            await asyncio.to_thread(self._access_log.flush)
-        if self._egress is not None:
-            await self._egress.close()
+        if self._responses is not None:
+            await self._responses.stop()
+        with suppress(PlatformError):
+            await self._meter.close()
+        self._journal.close()
+        with suppress(PlatformError, OSError):
+            await asyncio.to_thread(self._shipper.ship)
+        if self._router is not None:
+            await self._router.egress.close()
+
+    def _record(self, record: RequestRecord) -> None:
+        self._journal.record(record)
+        self._metrics.record(record)
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -121,13 +180,15 @@ class GatewayService:
                 return
 
     async def _refresh_deployed(self) -> None:
-        self._fleet.replace_deployed(await asyncio.to_thread(self._list_deployed))
+        assert self._router is not None
+        self._router.fleet.replace_deployed(await asyncio.to_thread(self._list_deployed))
 
     async def _follow_endpoints(self) -> None:
+        assert self._router is not None
         while True:
             try:
                 async for endpoints in self._endpoints.watch():
-                    self._fleet.replace_endpoints(endpoints)
+                    self._router.fleet.replace_endpoints(endpoints)
             except Exception as error:  # noqa: BLE001  # outermost loop of the service: the last known endpoints stay in use
                 logger.warning("cannot follow the endpoints of local models, trying again: %s", error)
             await asyncio.sleep(_REFRESH_S)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
 from mlaas.auth.keyring import KeyRing
 from mlaas.auth.keys import create_key
-from mlaas.router.access_log import AccessLog
-from mlaas.router.catalog import build_catalog
-from mlaas.router.config_file import parse_config
 from mlaas.router.gate import Gate
 from mlaas.router.service import GatewayService
 from mlaas.router.types import LocalEndpoint
 from mlaas.store.engine import migrate, open_store
 from mlaas.store.keys import KeyRepository
+from tests.fakes.ledgers import LocalLedger
 from tests.fakes.serving import serving as serving
 
 
@@ -55,8 +55,14 @@ class Gateway:
     key: str
     endpoints: StaticEndpoints
     keys: KeyRepository
-    log_path: Path
+    config_path: Path
+    journal_path: Path
     store_path: Path
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the journal's records, oldest first."""
+        files = sorted(self.journal_path.glob("*requests-*.jsonl"))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 @contextlib.contextmanager
@@ -74,15 +80,19 @@ def running_gateway(
     keys = KeyRepository(open_store(f"sqlite:///{store_path}"))
     secret, _ = create_key(keys, name="test", tenant="tests", role="user")
     source = StaticEndpoints(endpoints)
-    parsed = parse_config(config, source="router.yaml")
-    served = KeyRepository(open_store(store_url)) if store_url else keys
+    store = open_store(store_url or f"sqlite:///{store_path}")
+    config_path = folder / "router.yaml"
+    config_path.write_text(config)
     service = GatewayService(
-        catalog=build_catalog(parsed),
-        timeouts=parsed.timeouts,
-        gate=Gate(KeyRing(served)),
+        config_path=config_path,
+        gate=Gate(KeyRing(KeyRepository(store))),
+        store=store,
+        folder=folder / "gateway",
+        ledger=LocalLedger(store),
         list_deployed=lambda: deployed,
         endpoints=source,
-        access_log=AccessLog(folder / "access.jsonl"),
+        tracing=None,
+        replica="test",
     )
     settings = uvicorn.Config(service, port=0, log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
     server = uvicorn.Server(settings)
@@ -98,7 +108,8 @@ def running_gateway(
             key=secret,
             endpoints=source,
             keys=keys,
-            log_path=folder / "access.jsonl",
+            config_path=config_path,
+            journal_path=folder / "gateway" / "journal",
             store_path=store_path,
         )
     finally:

@@ -1,0 +1,131 @@
+"""The part of the router that follows its file: one dispatcher for each configuration, on state that lives on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from mlaas.auth.types import Principal
+from mlaas.providers.base import Call
+from mlaas.providers.vllm import LOCAL
+from mlaas.router.abilities import Abilities
+from mlaas.router.asgi import Headers
+from mlaas.router.billing import Billing
+from mlaas.router.cache import ExactCache
+from mlaas.router.caching import Caching
+from mlaas.router.catalog import Catalog, build_catalog
+from mlaas.router.config import RouterConfig
+from mlaas.router.dispatch import Dispatcher
+from mlaas.router.egress import Egress
+from mlaas.router.exchange import World
+from mlaas.router.fit import Fitter
+from mlaas.router.fleet import Fleet
+from mlaas.router.flow import FlowLimits
+from mlaas.router.limits.meter import Meter
+from mlaas.router.local_prices import LocalPrices
+from mlaas.router.offers import Offers
+from mlaas.router.prices import PriceBook
+from mlaas.router.record import RequestRecord
+from mlaas.router.reply import Reply
+from mlaas.router.retry_budget import RetryBudget
+from mlaas.router.types import Target
+
+
+class RouterCalls:
+    """Answers calls by the configuration in force. `apply` puts another in force; calls under way keep theirs.
+
+    Args:
+        config: the first configuration.
+        meter: holds keys to their limits.
+        folder: where the router's file lies; paths inside it start there.
+
+    Attributes:
+        catalog: what model names stand for now.
+        prices: what targets cost now.
+        fleet: live state of upstreams; one for all configurations.
+        egress: connections; likewise.
+    """
+
+    catalog: Catalog
+    prices: PriceBook
+
+    def __init__(self, config: RouterConfig, *, meter: Meter, folder: Path) -> None:
+        self._meter = meter
+        self._folder = folder
+        self._cache = ExactCache()
+        self._local_prices = LocalPrices(config.machine_hour_usd)
+        self.egress = Egress(config.timeouts)
+        self.fleet = Fleet(build_catalog(config), restart_wait_s=config.timeouts.restart_wait_s)
+        self.apply(config)
+
+    def apply(self, config: RouterConfig) -> None:
+        """Put a configuration in force.
+
+        Raises:
+            ConfigError: it cannot be; the one before stays.
+        """
+        catalog = build_catalog(config)
+        prices = PriceBook(
+            kinds={name: each.kind or name for name, each in config.providers.items()},
+            own=config.prices,
+            local=self._local_prices,
+        )
+        abilities = Abilities(config)
+        offers = Offers(
+            config,
+            price_of=lambda target: prices.per_token(target, at_s=time.time()),
+            abilities=abilities,
+        )
+        self.fleet.replace_catalog(catalog, offers)
+        self.egress.configure(
+            config.timeouts,
+            allow_private=[name for name, each in config.providers.items() if each.allow_private],
+        )
+        self.catalog, self.prices = catalog, prices
+        self.dispatcher = Dispatcher(
+            catalog=catalog,
+            world=World(
+                fleet=self.fleet,
+                egress=self.egress,
+                retries=RetryBudget(ratio=config.retries.budget_ratio, min_per_s=config.retries.min_per_s),
+                limits=FlowLimits(restart_wait_s=config.timeouts.restart_wait_s),
+                fitter=Fitter(catalog, droppable=_droppable(config), unsupported=abilities.unsupported),
+            ),
+            billing=Billing(prices=prices, meter=self._meter),
+            caching=Caching(
+                {name: each.cache for name, each in config.models.items() if each.cache is not None},
+                exact=self._cache,
+            ),
+            total_s=config.timeouts.total_s,
+        )
+
+    async def answer(
+        self, call: Call, principal: Principal, reply: Reply, record: RequestRecord, *, is_fresh: bool
+    ) -> None:
+        """Answer a call.
+
+        Raises:
+            MlaasError: it is refused.
+            ProviderFailed: nobody could answer, and nothing has been sent.
+        """
+        await self.dispatcher.answer(call, principal, reply, record, is_fresh=is_fresh)
+
+    def limit_headers(self, principal: Principal) -> Headers:
+        """Return what a caller is told of its limits."""
+        return self._meter.headers(principal)
+
+    def targets(self) -> tuple[Target, ...]:
+        """Return every target that the configuration names."""
+        catalog = self.catalog
+        aliased = [each for route in catalog.routes.values() for each in route.targets]
+        listed = [Target(provider=name.partition("/")[0], model=name.partition("/")[2]) for name in catalog.listed]
+        local = [Target(provider=LOCAL, model=name) for name in sorted(self.fleet.local_models)]
+        return tuple(dict.fromkeys((*aliased, *listed, *local)))
+
+
+def _droppable(config: RouterConfig) -> dict[str, tuple[str, ...]]:
+    """Return the fields that may be dropped: by alias, and by provider with a slash behind its name."""
+    return {
+        **{name: each.drop_params for name, each in config.models.items()},
+        **{f"{name}/": each.drop_params for name, each in config.providers.items()},
+    }
