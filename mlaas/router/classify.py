@@ -124,9 +124,9 @@ def classify(fields: Mapping[str, Any]) -> Task:
     at the fields that ask for JSON, a web search or more reasoning.
 
     Args:
-        fields: a chat completions request.
+        fields: a request for chat completions, messages, responses or completions.
     """
-    messages: Sequence[Mapping[str, Any]] = fields.get("messages") or ()
+    messages = _messages(fields)
     if sum(_num_chars(message.get("content")) for message in messages) >= LONG_CONTEXT_CHARS:
         return Task.LONG_CONTEXT
     points = _points_of_fields(fields)
@@ -137,6 +137,13 @@ def classify(fields: Mapping[str, Any]) -> Task:
         points[task] = points.get(task, 0) + worth
     best = max(points, key=lambda task: points[task], default=Task.CHAT)
     return best if points.get(best, 0) >= _ENOUGH else Task.CHAT
+
+
+def _messages(fields: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    given = fields.get("messages") or fields.get("input") or fields.get("prompt")
+    if isinstance(given, str):
+        return ({"role": "user", "content": given},)
+    return [each for each in given if isinstance(each, dict)] if isinstance(given, list) else ()
 
 
 def _signs(text: str) -> Iterator[tuple[Task, int]]:
@@ -154,7 +161,8 @@ def _signs(text: str) -> Iterator[tuple[Task, int]]:
 
 def _points_of_fields(fields: Mapping[str, Any]) -> dict[Task, int]:
     points: dict[Task, int] = {}
-    form = fields.get("response_format")
+    text = fields.get("text")
+    form = text.get("format") if isinstance(text, dict) else fields.get("response_format")
     if isinstance(form, dict) and form.get("type") in ("json_schema", "json_object"):
         points[Task.EXTRACTION] = _STRUCTURED_POINTS
     if fields.get("web_search_options") is not None or any(

@@ -84,6 +84,20 @@ def test_only_the_last_question_counts() -> None:
     assert classify({"messages": messages}) is Task.CHAT
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input": "Prove that 2 is prime."},
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Prove that 2 is prime."}]}]},
+        {"prompt": "Prove that 2 is prime."},
+    ],
+)
+def test_other_apis_are_read_too(fields: dict[str, Any]) -> None:
+    assert classify(fields) is Task.REASONING
+    assert classify({"input": "hi", "text": {"format": SCHEMA}}) is Task.EXTRACTION
+    assert classify({"prompt": [1, 2, 3]}) is Task.CHAT
+
+
 JSON = st.recursive(
     st.none() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3), max_leaves=5
 )
