@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import Response
 
@@ -178,6 +178,7 @@ def test_other_operations_keep_their_own_wire():
     assert OPENAI.decode_answer(call(operation=Operation.CHAT), body).usage == Usage(input_tokens=1, output_tokens=2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers(0, 9))))
 def test_sealed_thinking_opens_to_what_was_sealed(blocks):
     assert open_thinking(seal_thinking(blocks)) == blocks

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import completion_create_params
 from openai.types.responses import Response, ResponseErrorEvent, ResponseStreamEvent
@@ -422,6 +422,8 @@ def test_errors_have_openais_shapes():
     assert orjson.loads(payload)["error"]["message"] == "m"
 
 
+# The client's types are built when they are first used, which takes longer than any example.
+unhurried = settings(deadline=None, max_examples=50)
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1)
 THINKING = st.fixed_dictionaries({"type": st.just("thinking"), "thinking": st.text(), "signature": st.text()})
 TOOL_CALL = st.fixed_dictionaries(
@@ -444,6 +446,7 @@ MESSAGE = st.fixed_dictionaries(
 ).filter(lambda message: len(message) > 1)
 
 
+@unhurried
 @given(message=MESSAGE)
 def test_what_a_model_said_comes_back_to_it_whole(message):
     items = answer(message)["output"]
@@ -451,6 +454,7 @@ def test_what_a_model_said_comes_back_to_it_whole(message):
     assert back == {"content": None, **message}
 
 
+@unhurried
 @given(message=MESSAGE, data=st.data())
 def test_a_stream_ends_with_the_response_that_would_have_come_whole(message, data):
     deltas = [{"thinking_blocks": message["thinking_blocks"]}] if "thinking_blocks" in message else []
@@ -505,6 +509,7 @@ def words_of(messages):
         yield from (call["function"]["arguments"] for call in message.get("tool_calls") or ())
 
 
+@unhurried
 @given(items=st.lists(ITEM, min_size=1, max_size=8))
 def test_translation_keeps_every_item(items):
     messages = chat_of(input=items)["messages"]
