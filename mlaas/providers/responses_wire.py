@@ -178,7 +178,7 @@ class ResponsesStream:
         if self._failure is not None:
             raise ProviderFailed(self._failure)
         events = self._buffer.feed(chunk)
-        if self.is_verbatim and self._is_open and self._last is None and _NOTABLE.search(events) is None:
+        if self.is_verbatim and self._is_open and self._last is None and _is_plain(events):
             self.num_deltas += events.count(b'.delta"')
             return events
         return self._read(events)
@@ -263,6 +263,11 @@ class ResponsesStream:
 def encode_response_event(value: Mapping[str, Any]) -> bytes:
     """Return one event of a streamed response."""
     return b"event: %b\ndata: %b\n\n" % (str(value["type"]).encode(), orjson.dumps(value))
+
+
+def _is_plain(events: bytes) -> bool:
+    """Whether events are whole JSON objects, as far as bytes tell, with nothing to take note of."""
+    return events.count(b"}\n\n") == events.count(b"\n\n") and _NOTABLE.search(events) is None
 
 
 def _detail(value: Mapping[str, Any], group: str, *names: str) -> int:
