@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from mlaas.cli import chat, demo, gateway, instance, jobs, keys, models, simulate, usage
+from mlaas.cli import chat, demo, gateway, instance, jobs, keys, models, route, simulate, usage
 from mlaas.errors import MlaasError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command()(models.undeploy)
 app.command()(chat.chat)
 app.command()(simulate.simulate)
 app.add_typer(keys.app)
+app.add_typer(route.app)
 app.command()(usage.usage)
 app.command()(demo.demo)
 

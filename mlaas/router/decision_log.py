@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import orjson
 
 from mlaas.router.decide import decide
-from mlaas.router.frozen import decode, encode
+from mlaas.router.frozen import decode, encode, from_tree
 from mlaas.router.types import Decision, Snapshot
 
 
@@ -17,11 +17,11 @@ class Logged:
 
     Attributes:
         snapshot: all that it depended on.
-        decision: what came of it.
+        decision: what came of it; None where only the snapshot was kept.
     """
 
     snapshot: Snapshot
-    decision: Decision
+    decision: Decision | None = None
 
 
 def decision_to_json(snapshot: Snapshot, decision: Decision) -> bytes:
@@ -52,12 +52,37 @@ def snapshot_from_json(line: bytes | str) -> Snapshot:
     return decode(Snapshot, line)
 
 
-def replay(line: bytes | str) -> Decision:
-    """Return the decision that this code makes of a logged snapshot, alone or with its decision.
+def find_logged(line: bytes | str) -> Logged | None:
+    """Return the decision in a line: one alone, a snapshot alone, a row of the journal, or what `explain` has told.
+
+    Returns:
+        None for a row of a request that had no choice.
 
     Raises:
-        ValueError: the line is neither.
+        ValueError: the line is none of these.
     """
     tree = orjson.loads(line)
-    is_logged = isinstance(tree, dict) and "snapshot" in tree
-    return decide(decision_from_json(line).snapshot if is_logged else snapshot_from_json(line))
+    if not isinstance(tree, dict):
+        raise ValueError("it is no JSON object")
+    if "candidates" in tree and "route" in tree:
+        return Logged(snapshot=from_tree(Snapshot, tree))
+    found = tree.get("snapshot")
+    if isinstance(found, str):
+        return Logged(snapshot=snapshot_from_json(found))
+    if found is not None:
+        return from_tree(Logged, tree)
+    if "decision" not in tree:
+        raise ValueError("it has neither a snapshot nor a decision")
+    return None if tree["decision"] is None else from_tree(Logged, tree["decision"])
+
+
+def replay(line: bytes | str) -> Decision:
+    """Return the decision that this code makes of a logged one.
+
+    Raises:
+        ValueError: the line holds none.
+    """
+    logged = find_logged(line)
+    if logged is None:
+        raise ValueError("the request had no choice")
+    return decide(logged.snapshot)
