@@ -11,7 +11,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
@@ -84,8 +84,12 @@ class Shipper:
 
     def pending_bytes(self) -> int:
         """Return how much of the folder's journal, of all its writers, the store does not have yet."""
-        sizes = {path: path.stat().st_size for path in self._folder.glob(PENDING_PATTERN)}
-        return sum(size - _read_offset(path) for path, size in sizes.items())
+        num_bytes = 0
+        for path in self._folder.glob(PENDING_PATTERN):
+            # Another shipper may have come to its end meanwhile.
+            with suppress(FileNotFoundError):
+                num_bytes += path.stat().st_size - _read_offset(path)
+        return num_bytes
 
     def _carry(self, path: Path, file: BinaryIO) -> None:
         """Carry a file's whole lines from where it was got to."""

@@ -55,9 +55,7 @@ class PerToken(NamedTuple):
 
 
 @dataclass(kw_only=True, slots=True)
-class Drift:
-    """What one provider billed by its own word, against what the price table says for the same requests."""
-
+class _Drift:
     reported_usd: Decimal = Decimal(0)
     listed_usd: Decimal = Decimal(0)
 
@@ -78,7 +76,7 @@ class PriceBook:
         }
         self._local = local
         self._cards: dict[tuple[Target, str, int], Card | None] = {}
-        self._drift: dict[str, Drift] = {}
+        self._drift: dict[str, _Drift] = {}
 
     def cost(self, target: Target, usage: Usage, *, at_s: float, service_tier: str = "") -> Decimal | None:
         """Return what an answer cost in US dollars, as billed where the provider says so; None when it has no price.
@@ -94,7 +92,7 @@ class PriceBook:
             return None if card is None else to_usd(card.cost(usage))
         reported = to_usd(to_pico_usd(usage.reported_cost_usd))
         if card is not None:
-            drift = self._drift.setdefault(target.provider, Drift())
+            drift = self._drift.setdefault(target.provider, _Drift())
             drift.reported_usd += reported
             drift.listed_usd += to_usd(card.cost(usage))
         return reported
@@ -120,9 +118,16 @@ class PriceBook:
         """Return those targets that have no price, and so count as $0."""
         return tuple(target for target in dict.fromkeys(targets) if self._card(target, at_s, "") is None)
 
-    def drift(self) -> Mapping[str, Drift]:
-        """Return by provider what was billed and what the table says, summed since the start."""
-        return self._drift
+    def drift(self) -> Mapping[str, float]:
+        """Return by provider what it says it billed, over what the price table says for the same requests.
+
+        Summed since the start; a provider that does not say what it bills, or whose table says nothing, is left out.
+        """
+        return {
+            provider: float(drift.reported_usd / drift.listed_usd)
+            for provider, drift in list(self._drift.items())
+            if drift.listed_usd
+        }
 
     def _card(self, target: Target, at_s: float, service_tier: str) -> Card | None:
         if target.provider == LOCAL and str(target) not in self._own:

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -222,14 +223,19 @@ def test_a_torn_or_foreign_line_is_left_out_and_the_rest_is_shipped(
     assert shipper.num_unreadable == 4
 
 
-def test_two_that_share_a_folder_may_both_ship_what_a_third_left(folder: Path, store: Engine) -> None:
-    left = Journal(folder)
-    for number in range(10):
+def test_two_that_share_a_folder_ship_at_once_what_others_left(folder: Path, store: Engine) -> None:
+    left = Journal(folder, max_file_bytes=1000)
+    for number in range(60):
         left.record(record(number))
     left.close()
-    for journal in (Journal(folder), Journal(folder)):
-        Shipper(journal, UsageRepository(store)).ship()
-    assert ids(store, 10) == everything(10)
+    shippers = [Shipper(Journal(folder), UsageRepository(store)) for _ in range(2)]
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(shipper.ship) for shipper in shippers]:
+            done.result(30)
+    shippers[0].ship()
+    assert ids(store, 60) == everything(60)
+    assert [shipper.num_unreadable for shipper in shippers] == [0, 0]
+    assert shippers[0].pending_bytes() == 0
 
 
 def test_a_value_that_is_no_json_does_not_take_its_record_with_it(journal: Journal, folder: Path) -> None:
