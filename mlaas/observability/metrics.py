@@ -160,9 +160,10 @@ class Metrics(Collector):
                 _add(refusals, (model, labels.error), each.num_requests)
             if labels.cache:
                 _add(hits, (model, labels.cache), each.num_requests)
-            for kind in ("input", "cache_read", "cache_write", "output", "reasoning"):
-                _add(tokens, (model, target, kind), getattr(each, f"{kind}_tokens"))
-            _add(cost, (model, target), each.cost_usd)
+            if target:
+                for kind in ("input", "cache_read", "cache_write", "output", "reasoning"):
+                    _add(tokens, (model, target, kind), getattr(each, f"{kind}_tokens"))
+                _add(cost, (model, target), each.cost_usd)
         yield self._counter(REQUESTS, requests)
         yield self._counter(ERRORS, errors)
         yield self._counter(REFUSALS, refusals)

@@ -96,6 +96,8 @@ def test_a_429_of_our_own_is_a_refusal_and_one_of_an_upstream_is_not(metrics: Me
     metrics.record(ended(status=429, error="budget_exceeded", target=None))
     metrics.record(ended(status=429, error="upstream_overloaded"))
     refusals = {key: count for key, count in samples(metrics).items() if key[0] == "refusals_total"}
+    assert value(metrics, "cost_usd_total", model="fast", target=TARGET) == 0
+    assert value(metrics, "cost_usd_total", model="fast", target="") is None
     assert refusals == {("refusals_total", frozenset({"model": "fast", "code": "budget_exceeded"}.items())): 1}
 
 
