@@ -153,7 +153,7 @@ def _may_wait(decision: Decision, past: _Past) -> bool:
     """Return whether something may be back before the request gives up."""
     if past.now_s >= past.give_up_s:
         return False
-    if past.last is None:
+    if not past.back_at_s:
         return decision.may_recover
     return any(
         at_s < past.give_up_s and (past.may_retry or address[0] not in past.receivers)

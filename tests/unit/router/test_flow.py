@@ -146,6 +146,16 @@ def test_the_only_replica_is_waited_for_and_tried_again():
     assert end is None
 
 
+def test_a_replica_is_waited_for_as_long_as_its_breaker_holds_requests_back():
+    flow = plan_attempts(decision(1), limits=LIMITS, now_s=0.0)
+    next(flow)
+    held_back = decision(0, may_recover=True)
+    refused = failure(FailureKind.REFUSED)
+    assert isinstance(flow.send(Event(decision=held_back, now_s=0.0, failure=refused)), Wait)
+    assert isinstance(flow.send(Event(decision=held_back, now_s=0.1)), Wait)
+    assert isinstance(flow.send(Event(decision=decision(1), now_s=0.3)), Attempt)
+
+
 def test_waiting_is_bounded():
     steps, end = drive([(FailureKind.REFUSED, False)] * 99, first=decision(1))
     assert end == failure(FailureKind.REFUSED)
