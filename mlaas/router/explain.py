@@ -78,10 +78,14 @@ def difference(logged: Decision, again: Decision) -> str:
     now = [f"{each.target} {each.origin}" for each in again.attempts]
     if before != now:
         return f"tried {', '.join(before) or 'nobody'}; now {', '.join(now) or 'nobody'}"
-    before = [f"{each.target}: {each.reason}" for each in (*logged.attempts, *logged.skipped)]
-    now = [f"{each.target}: {each.reason}" for each in (*again.attempts, *again.skipped)]
+    before, now = _reasons(logged), _reasons(again)
     reasons = [f"{one!r} is now {other!r}" for one, other in zip(before, now, strict=False) if one != other]
     return "; ".join(reasons) or "the route or who is skipped is another"
+
+
+def _reasons(decision: Decision) -> list[str]:
+    tried = [f"{each.target}: {each.reason}" for each in decision.attempts]
+    return tried + [f"{each.target}: {each.reason}" for each in decision.skipped]
 
 
 def _figures(candidate: Candidate, need: Need) -> dict[str, Any]:

@@ -17,6 +17,7 @@ WINDOW_S = 60.0
 _MAX_SAMPLES = 64
 _MAX_ADDRESSES = 1024
 _FRESH_S = 0.25
+_LEAST_S = 1e-4
 
 
 class _Sample(NamedTuple):
@@ -63,7 +64,7 @@ class Paces:
             self._windows.move_to_end(address)
         streaming_s = duration_s - (ttft_s or 0.0)
         num_timed = output_tokens - (ttft_s is not None)
-        speed = num_timed / streaming_s if num_timed > 0 and streaming_s > 0 else None
+        speed = num_timed / streaming_s if num_timed > 0 and streaming_s > _LEAST_S else None
         window.samples.append(_Sample(now_s, ttft_s, speed, duration_s))
         window.is_stale = True
 

@@ -7,8 +7,8 @@ score for its task; c, l and q are the alias's `balance` weights. A product need
 half the price makes up for twice the time. Who is predicted to break the SLO comes after all who keep it.
 
 What is not known counts like the worst of the others: the highest cost and the lowest quality. An unmeasured latency
-counts like the best while nothing is under way there, so that it gets measured, and else like the worst. Each factor is
-kept above 1 % of its largest value, so that a price of zero does not make time and quality meaningless.
+counts like the best while nothing is under way there, so that it gets measured, and else like the worst. Cost and
+quality are kept above 1 % of their largest value, so that a price of zero does not make time and quality meaningless.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def rank(snapshot: Snapshot, candidates: Sequence[Candidate]) -> list[Ranked]:
 
 def _scores(weights: BalanceWeights, costs: _Figures, ends: _Figures, goods: _Figures) -> list[float]:
     """Return the logarithm of each score, in which no product can overflow."""
-    factors = zip(_fill(costs, highest(costs)), _fill(ends, highest(ends)), _fill(goods, lowest(goods)), strict=True)
+    factors = zip(_fill(costs, highest(costs)), _fill(ends, highest(ends), floor=0.0), _fill(goods, lowest(goods)), strict=True)
     return [
         weights.cost * math.log(cost) + weights.latency * math.log(end) - weights.quality * math.log(good)
         for cost, end, good in factors
@@ -61,9 +61,9 @@ def _show(cost: str, end_s: float | None, good: float | None, is_broken: bool) -
     return f"{cost}, {end}{score}{', breaks the SLO' if is_broken else ''}"
 
 
-def _fill(values: _Figures, missing: float | None) -> list[float]:
-    """Return the values, unknown ones replaced, none below 1 % of the largest; all 1 when they tell nothing apart."""
+def _fill(values: _Figures, missing: float | None, *, floor: float = _FLOOR) -> list[float]:
+    """Return the values, unknown ones replaced, none below a part of the largest; all 1 when they tell nothing apart."""
     largest = highest(values)
     if not largest or missing is None:
         return [1.0] * len(values)
-    return [max(missing if each is None else each, largest * _FLOOR, _LEAST) for each in values]
+    return [max(missing if each is None else each, largest * floor, _LEAST) for each in values]
