@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from mlaas.cli import chat, demo, gateway, instance, jobs, keys, models, route, simulate, usage
+from mlaas.cli import batches, bench_models, chat, demo, gateway, instance, jobs, keys, models, route, simulate, usage
 from mlaas.errors import MlaasError
 
 app = typer.Typer(
@@ -36,6 +36,8 @@ app.command()(simulate.simulate)
 app.add_typer(keys.app)
 app.add_typer(route.app)
 app.command()(usage.usage)
+app.add_typer(batches.app)
+app.command(name="bench-models")(bench_models.bench_models)
 app.command()(demo.demo)
 
 

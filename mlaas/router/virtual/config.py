@@ -14,6 +14,32 @@ from mlaas.errors import ConfigError
 from mlaas.router.section import Strict
 
 
+def checked_regex(value: str | None) -> str | None:
+    """Return a pattern as it is.
+
+    Raises:
+        ValueError: it is not a regular expression.
+    """
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise ValueError(f"{value!r} is not a regular expression: {error}") from error
+    return value
+
+
+def checked_schema(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a JSON Schema as it is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        jsonschema.Draft202012Validator.check_schema(value or {})
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"not a JSON Schema: {error.message}") from error
+    return value
+
+
 class CheckConfig(Strict):
     """What an answer must hold to be good enough. An answer that calls tools has no text to check: it passes all."""
 
@@ -31,20 +57,12 @@ class CheckConfig(Strict):
     @field_validator("regex")
     @classmethod
     def _check_regex(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression: {error}") from error
-        return value
+        return checked_regex(value)
 
     @field_validator("json_schema")
     @classmethod
     def _check_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        try:
-            jsonschema.Draft202012Validator.check_schema(value or {})
-        except jsonschema.SchemaError as error:
-            raise ValueError(f"not a JSON Schema: {error.message}") from error
-        return value
+        return checked_schema(value)
 
     @model_validator(mode="after")
     def _check_any(self) -> Self:
