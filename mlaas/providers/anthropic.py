@@ -69,12 +69,19 @@ class Anthropic:
         """
         if call.operation is Operation.CHAT:
             return decode_message(self.name, body)
-        return (pass_message if call.operation is Operation.MESSAGES else pass_token_count)(self.name, body)
+        if call.operation is Operation.COUNT_TOKENS:
+            return pass_token_count(self.name, body)
+        return pass_message(self.name, body, is_by_alias=self._is_by_alias(call))
 
     def decode_stream(self, call: Call) -> StreamDecoder:
         """Return a decoder of the Messages API's events."""
-        return MessagesStream(self.name, call) if call.operation is Operation.CHAT else MessagesPassThrough(self.name)
+        if call.operation is Operation.CHAT:
+            return MessagesStream(self.name, call)
+        return MessagesPassThrough(self.name, is_by_alias=self._is_by_alias(call))
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         """Return what an error answer means."""
         return parse_failure(self.name, status, headers, body)
+
+    def _is_by_alias(self, call: Call) -> bool:
+        return not call.model.startswith(f"{self.name}/")

@@ -3,6 +3,10 @@
 What changes on the way in, besides model and key, are traces of other models in the history. Thinking that the gateway
 wrote an origin into goes to the model that thought it, without the origin, and to no other. Another provider's
 signature of a tool call, `extra_content`, is taken off.
+
+What changes on the way out, besides the cost, is thinking of a model that was asked by an alias: it gets its origin,
+for the alias's next answer may be of another model, which would refuse it. Who asks for `provider/model` gets it as it
+is.
 """
 
 from __future__ import annotations
@@ -19,13 +23,14 @@ from mlaas.providers.failures import cut_short, unreadable
 from mlaas.providers.from_messages import UNREADABLE, StreamUsage, read_answer, read_error_event, read_usage
 from mlaas.providers.splice import insert_member, replace_model, set_member
 from mlaas.providers.sse import EventBuffer, cut_events, split_events
-from mlaas.providers.thinking import MARK_BYTES, is_marked, is_thinking, read_thinking
+from mlaas.providers.thinking import MARK_BYTES, is_marked, is_thinking, mark_thinking, read_thinking
 
 _FOREIGN: Final = "extra_content"
 _FOREIGN_BYTES: Final = b'"extra_content"'
 _DELTA: Final = b"event: content_block_delta"
-# Any event that is more than a block's has one of these; text that happens to hold one is read in vain.
+# Any event that has to be read has one of these; text that happens to hold one is read in vain.
 _SIGNALS: Final = (b"message_start", b"message_delta", b"message_stop", b"event: error")
+_THINKING_SIGNALS: Final = (b"signature_delta", b"redacted_thinking")
 
 
 def encode_pass_through(call: Call, *, model: str) -> bytes:
@@ -33,11 +38,12 @@ def encode_pass_through(call: Call, *, model: str) -> bytes:
     body = call.body if model == call.model else replace_model(call.body, model)
     if MARK_BYTES not in body and _FOREIGN_BYTES not in body:
         return body
-    messages = [_own_message(message, model) for message in call.fields["messages"]]
+    messages = [own for message in call.fields["messages"] if (own := _own_message(message, model)) is not None]
     return set_member(body, "messages", orjson.dumps(messages))
 
 
-def _own_message(message: Mapping[str, Any], model: str) -> Mapping[str, Any]:
+def _own_message(message: Mapping[str, Any], model: str) -> Mapping[str, Any] | None:
+    """Return a message without what other models left in it, None when they left all of it."""
     content = message.get("content")
     if not isinstance(content, list):
         return message
@@ -47,12 +53,7 @@ def _own_message(message: Mapping[str, Any], model: str) -> Mapping[str, Any]:
             blocks.append(_without_foreign(block))
         elif (own := read_thinking(block, model=model)) is not None:
             blocks.append(own[1])
-    return {**message, "content": blocks}
-
-
-def _is_plain(events: bytes) -> bool:
-    """Return whether events are whole JSON objects, as far as bytes tell, with nothing to take note of."""
-    return events.count(b"}\n\n") == events.count(b"\n\n") and not any(signal in events for signal in _SIGNALS)
+    return {**message, "content": blocks} if blocks or not content else None
 
 
 def _without_foreign(block: Any) -> Any:
@@ -61,14 +62,26 @@ def _without_foreign(block: Any) -> Any:
     return block
 
 
-def pass_message(name: str, body: bytes) -> Answer:
+def pass_message(name: str, body: bytes, *, is_by_alias: bool) -> Answer:
     """Return a message as it came, and what it used.
+
+    Args:
+        name: the provider, for messages.
+        body: the answer.
+        is_by_alias: its thinking gets its origin.
 
     Raises:
         ProviderFailed: the answer is an error, or no message.
     """
     try:
-        return Answer(body=body, usage=read_usage(read_answer(name, body).get("usage")))
+        answer = read_answer(name, body)
+        if is_by_alias and any(is_thinking(block) for block in answer["content"]):
+            content = [
+                mark_thinking(block, model=answer["model"], place=place) if is_thinking(block) else block
+                for place, block in enumerate(answer["content"])
+            ]
+            body = orjson.dumps({**answer, "content": content})
+        return Answer(body=body, usage=read_usage(answer.get("usage")))
     except UNREADABLE as error:
         raise ProviderFailed(unreadable(name, "an answer that cannot be read")) from error
 
@@ -92,6 +105,10 @@ class MessagesPassThrough:
     Events before the first piece of content wait for it, so that an upstream which fails until then can still be
     replaced by another. `message_delta` and `message_stop` are held back to the end.
 
+    Args:
+        name: the provider, for messages.
+        is_by_alias: the message's thinking gets its origin.
+
     Attributes:
         usage: what the stream used; None until its end, and when the upstream does not say.
         num_deltas: pieces of content passed on.
@@ -100,20 +117,26 @@ class MessagesPassThrough:
     __slots__ = (
         "_buffer",
         "_failure",
+        "_is_by_alias",
         "_is_done",
         "_is_open",
         "_last",
+        "_model",
         "_name",
         "_opening",
+        "_signals",
         "_spent",
         "num_deltas",
         "usage",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_by_alias: bool) -> None:
         self.usage: Usage | None = None
         self.num_deltas = 0
         self._name = name
+        self._model = ""
+        self._is_by_alias = is_by_alias
+        self._signals = (*_SIGNALS, *_THINKING_SIGNALS) if is_by_alias else _SIGNALS
         self._buffer = EventBuffer(name)
         self._opening = b""
         self._is_open = False
@@ -132,7 +155,7 @@ class MessagesPassThrough:
         events = self._buffer.feed(chunk)
         if not events:
             return b""
-        passed = events if self._is_open and _is_plain(events) else self._read(events)
+        passed = events if self._is_open and self._is_plain(events) else self._read(events)
         self.num_deltas += passed.count(_DELTA)
         opened = self._open(passed)
         if not opened:
@@ -167,34 +190,53 @@ class MessagesPassThrough:
         opening, self._opening = self._opening, b""
         return opening
 
+    def _is_plain(self, events: bytes) -> bool:
+        """Return whether events are whole JSON objects, as far as bytes tell, with nothing to take note of."""
+        return events.count(b"}\n\n") == events.count(b"\n\n") and not any(each in events for each in self._signals)
+
     def _read(self, events: bytes) -> bytes:
         """Read events one by one. What came before one that breaks the stream still goes out."""
         passed = b""
         try:
             for event in cut_events(events):
-                for payload in split_events(event):
-                    if self._read_event(orjson.loads(payload), payload):
-                        passed += event
-                    else:
-                        self._last.append(event)
+                payload = b"\n".join(split_events(event))
+                passed += self._read_event(event, payload) if payload else event
         except ProviderFailed as error:
             self._failure = error.failure
         except UNREADABLE:
             self._failure = unreadable(self._name, "an event that cannot be read")
         return passed
 
-    def _read_event(self, event: dict[str, Any], payload: bytes) -> bool:
-        """Take note of an event and return whether it goes on at once."""
-        match event["type"]:
+    def _read_event(self, event: bytes, payload: bytes) -> bytes:
+        """Take note of an event and return what goes on at once."""
+        value = orjson.loads(payload)
+        match value["type"]:
             case "message_start":
-                self._spent.start(event["message"])
+                self._model = value["message"].get("model") or ""
+                self._spent.start(value["message"])
             case "message_delta":
-                self._spent.update(event)
-                return False
+                self._spent.update(value)
+                self._last.append(event)
+                return b""
             case "message_stop":
                 self._is_done = True
                 self.usage = self._spent.read()
-                return False
+                self._last.append(event)
+                return b""
             case "error":
-                raise ProviderFailed(read_error_event(self._name, event, payload))
-        return True
+                raise ProviderFailed(read_error_event(self._name, value, payload))
+            case "content_block_start" | "content_block_delta" if self._is_by_alias:
+                return self._mark(event, value)
+        return event
+
+    def _mark(self, event: bytes, value: dict[str, Any]) -> bytes:
+        """Return an event of a block, with its origin if it seals one of thinking."""
+        block, delta = value.get("content_block") or {}, value.get("delta") or {}
+        if block.get("type") == "redacted_thinking":
+            value["content_block"] = mark_thinking(block, model=self._model, place=value["index"])
+        elif delta.get("type") == "signature_delta":
+            sealed = mark_thinking({**delta, "type": "thinking"}, model=self._model, place=value["index"])
+            value["delta"] = {**delta, "signature": sealed["signature"]}
+        else:
+            return event
+        return b"event: %b\ndata: %b\n\n" % (value["type"].encode(), orjson.dumps(value))

@@ -2,7 +2,8 @@
 
 A thinking block is signed for the model that wrote it, so a tool loop must send it back unchanged, and no other model
 may get it. Callers know nothing of that when a chat's next turn goes to another target. So each block that the gateway
-translates goes out with its origin written before its signature (or, in a redacted block, before its data):
+translates, or that an alias answers with, goes out with its origin written before its signature (or, in a redacted
+block, before its data):
 
     mlaas|<model>|<place among the message's blocks>|<signature>
 
@@ -10,7 +11,7 @@ Both fields are opaque to callers and come back as they went. On the way back th
 that wrote the block gets the block at its old place, and every other model gets none of it. A model that signs nothing
 leaves both its name and the signature empty, and nobody gets such a block back. A chat's block without an origin was
 not written by way of this gateway, and nobody knows which model would take it: no model gets it. A caller who speaks
-the Messages API has blocks without an origin from models that were asked as he wrote; they go on as they are.
+the Messages API has blocks without an origin from models that were asked by their own name; they go on as they are.
 
 Source: Anthropic API reference, extended thinking (signatures are opaque, blocks go back unchanged).
 """

@@ -65,13 +65,13 @@ END = [
 ERROR = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
 
 
-def call_of(fields, body=None, operation=Operation.MESSAGES, headers=None):
+def call_of(fields, body=None, operation=Operation.MESSAGES, headers=None, model="claude/x"):
     body = body or orjson.dumps(fields)
-    return Call(operation=operation, model="x", is_stream=False, fields=fields, body=body, headers=headers or {})
+    return Call(operation=operation, model=model, is_stream=False, fields=fields, body=body, headers=headers or {})
 
 
-def decoder():
-    return PROVIDER.decode_stream(call_of({}, b"{}"))
+def decoder(model="claude/x"):
+    return PROVIDER.decode_stream(call_of({}, b"{}", model=model))
 
 
 def wire(*groups):
@@ -112,6 +112,48 @@ def test_thinking_that_the_gateway_marked_goes_back_to_its_model_only():
     assert sent_to("claude-opus-5-5") == [native, said, native]
     assert sent_to("claude-opus-5") == [redacted, said, native]
     assert sent_to("claude-sonnet-5") == [said, native]
+
+
+def test_a_turn_that_was_all_thinking_of_another_model_is_left_out():
+    user = {"role": "user", "content": "hi"}
+    fields = {"model": "x", "messages": [user, {"role": "assistant", "content": [unsigned_thinking("hm")]}, user]}
+    assert orjson.loads(PROVIDER.encode_request(call_of(fields), model="m").body)["messages"] == [user, user]
+
+
+THOUGHT = [
+    {"type": "thinking", "thinking": "hm", "signature": "sig"},
+    {"type": "redacted_thinking", "data": "dat"},
+    {"type": "text", "text": "4"},
+]
+THINKING = [
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "sig"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": THOUGHT[1]},
+    {"type": "content_block_stop", "index": 1},
+    {"type": "content_block_start", "index": 2, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 2, "delta": {"type": "text_delta", "text": "4"}},
+    {"type": "content_block_stop", "index": 2},
+]
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_thinking_gets_its_origin_when_an_alias_answers(size):
+    marked = [
+        *(mark_thinking(block, model="claude-opus-5-5", place=place) for place, block in enumerate(THOUGHT[:2])),
+        THOUGHT[2],
+    ]
+    body = orjson.dumps({**MESSAGE, "content": THOUGHT})
+    assert orjson.loads(PROVIDER.decode_answer(call_of({}, b"{}", model="alias"), body).body)["content"] == marked
+    assert PROVIDER.decode_answer(call_of({}, b"{}"), body).body is body
+    data = wire(START[:1], THINKING, END)
+    for model, expected in (("alias", marked), ("claude/x", THOUGHT)):
+        stream = decoder(model)
+        events = b"".join(stream.feed(data[at : at + size]) for at in range(0, len(data), size)) + stream.finish(None)
+        assert [block.to_dict() for block in accumulate(events).content] == expected
+        assert (events == data) is (model != "alias")
+        assert stream.num_deltas == 3
 
 
 def test_another_providers_signature_of_a_tool_call_is_taken_off():
