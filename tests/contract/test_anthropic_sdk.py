@@ -54,6 +54,8 @@ providers:
   house: {{kind: openai_compatible, base_url: "{url}/v1", api_key: sk-upstream}}
 models:
   claude: {{targets: [anthropic/sim-529, anthropic/claude-opus-5-5, house/m]}}
+  opus: {{targets: [anthropic/claude-opus-5-5]}}
+  sonnet: {{targets: [anthropic/claude-sonnet-5]}}
   mixed: {{targets: [anthropic/sim-error-first, house/m]}}
 """
     with running_gateway(tmp_path_factory.mktemp("gateway"), config) as running:
@@ -147,22 +149,23 @@ def test_the_cost_is_told_in_a_header_or_in_the_last_usage(client, model):
     assert [delta.usage.to_dict()["cost_usd"] for delta in deltas] == [cost_usd]
 
 
-def test_thinking_moves_between_models_and_goes_back_to_its_own(client, simulator):
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_thinking_goes_back_to_the_model_that_thought_it_and_to_no_other(client, simulator, is_streamed):
     """The simulated Anthropic refuses a thinking block whose signature is not its own."""
-
-    def ask(model, messages):
-        config = {"effort": "low"}
-        return client.messages.create(model=model, max_tokens=2000, messages=messages, output_config=config)
-
     history: list[anthropic.types.MessageParam] = [*MESSAGES]
-    models = ["house/m", "anthropic/claude-sonnet-5", "house/m", "anthropic/claude-sonnet-5"]
-    for number, model in enumerate(models):
-        message = ask(model, history)
+    for number, model in enumerate(("house/m", "opus", "anthropic/claude-sonnet-5", "sonnet", "house/m", "opus")):
+        asked = {"model": model, "max_tokens": 2000, "messages": history, "output_config": {"effort": "low"}}
+        if is_streamed:
+            with client.messages.stream(**asked) as stream:
+                message = stream.get_final_message()
+        else:
+            message = client.messages.create(**asked)
         assert [block.type for block in message.content] == ["thinking", "text"]
+        assert message.content[0].thinking
         history += [{"role": "assistant", "content": message.content}, {"role": "user", "content": f"And {number}?"}]
-    sent = simulator.seen[-1].fields["messages"]
-    kept = [[block["type"] for block in each["content"]] for each in sent if each["role"] == "assistant"]
-    assert kept == [["text"], ["thinking", "text"], ["text"]]
+    # Of its own name the third answer was asked, so its block is native and goes wherever the caller sends it.
+    kept = [len(each["content"]) for each in simulator.seen[-1].fields["messages"] if each["role"] == "assistant"]
+    assert kept == [1, 2, 2, 1, 1]
 
 
 def test_only_model_and_key_change_on_the_way_to_anthropic(gateway, simulator):
