@@ -1,6 +1,7 @@
 """Answers of Perplexity's agent API, as chat completions and as the full responses that OpenAI's clients expect.
 
 Its responses are OpenAI's with less: no echo of the request, no events for parts of content, no log probabilities.
+What its own searches found are items of its own, here written as OpenAI's calls of a web search.
 Source: perplexity-py@3485870, `ResponseCreateResponse`, `ResponseStreamChunk`, `OutputItem`.
 """
 
@@ -62,7 +63,7 @@ def complete_response(call: Call, response: dict[str, Any]) -> dict[str, Any]:
         "reasoning": fields.get("reasoning"),
         "truncation": "disabled",
         **response,
-        "output": [_complete_item(item) for item in response.get("output") or ()],
+        "output": [_complete_item(item, index) for index, item in enumerate(response.get("output") or ())],
         "usage": _complete_usage(response.get("usage")),
     }
 
@@ -147,7 +148,7 @@ class AgentEvents:
     """Completes the agent's events to OpenAI's, so that clients which follow a stream event by event can.
 
     Added are the parts of content that the text belongs to, fields that OpenAI's events always have, and numbers
-    without gaps.
+    without gaps. What its searches found comes with their items; events that tell how they go on are left out.
     """
 
     def __init__(self, call: Call) -> None:
@@ -166,16 +167,19 @@ class AgentEvents:
         kind = event.get("type")
         if isinstance(event.get("response"), dict):
             event = {**event, "response": complete_response(self._call, event["response"])}
+        elif str(kind).startswith("response.reasoning."):
+            return
         elif kind == "response.content_part.added":
             self._is_announced_upstream = True
         elif kind == "response.output_text.delta" and not self._is_announced_upstream:
             yield from self._announce(event)
         elif kind == "response.output_item.added":
             # Whatever text an item is announced with comes again as deltas.
-            event = {**event, "item": _complete_item({**event["item"], **_EMPTY.get(event["item"]["type"], {})})}
+            item = {**event["item"], **_EMPTY.get(event["item"]["type"], {})}
+            event = {**event, "item": _complete_item(item, event["output_index"])}
         elif kind == "response.output_item.done":
             yield from self._close(event)
-            event = {**event, "item": _complete_item(event["item"])}
+            event = {**event, "item": _complete_item(event["item"], event["output_index"])}
         if kind in ("response.output_text.delta", "response.output_text.done"):
             event = {"logprobs": [], **event}
         yield event
@@ -190,7 +194,7 @@ class AgentEvents:
     def _close(self, event: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         for (output_index, content_index), place in self._parts.items():
             if output_index == event["output_index"]:
-                part = _complete_item(event["item"])["content"][content_index]
+                part = _complete_item(event["item"], output_index)["content"][content_index]
                 yield {"type": "response.content_part.done", **place, "part": part}
 
 
@@ -230,10 +234,20 @@ def _annotations(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _complete_item(item: dict[str, Any]) -> dict[str, Any]:
-    if item.get("type") != "message":
-        return item
-    return {**item, "content": [{**part, "annotations": part.get("annotations") or []} for part in item["content"]]}
+def _complete_item(item: dict[str, Any], index: int) -> dict[str, Any]:
+    """Return an item of the output as one of OpenAI's, with what the agent says beyond that."""
+    match item.get("type"):
+        case "message":
+            content = [{**part, "annotations": part.get("annotations") or []} for part in item["content"]]
+            return {**item, "content": content}
+        case "search_results":
+            sources = [{"type": "url", "url": each["url"]} for each in item["results"]]
+            action = {"type": "search", "queries": item.get("queries"), "sources": sources}
+        case "fetch_url_results":
+            action = {"type": "open_page", "url": next((each["url"] for each in item["contents"]), None)}
+        case _:
+            return item
+    return {**item, "id": f"ws_{index}", "type": "web_search_call", "status": "completed", "action": action}
 
 
 def _complete_usage(usage: Any) -> dict[str, Any] | None:

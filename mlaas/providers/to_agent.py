@@ -206,8 +206,13 @@ def _encode_result(
 def _encode_input(name: str, given: Any) -> Any:
     if isinstance(given, str):
         return given
-    items = [item for item in carry_over(given, reader=None) if not is_sealed(item)]
+    # What past searches found is no input of the agent API.
+    items = [item for item in carry_over(given, reader=None) if not is_sealed(item) and not _is_search(item)]
     return [_encode_item(name, item, f"input[{index}]") for index, item in enumerate(items)]
+
+
+def _is_search(item: object) -> bool:
+    return isinstance(item, dict) and item.get("type") == "web_search_call"
 
 
 def _encode_item(name: str, item: Any, place: str) -> dict[str, Any]:

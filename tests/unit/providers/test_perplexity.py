@@ -18,6 +18,7 @@ from tests.following import follow
 AGENT = Perplexity(name="pplx", base_url="http://x/v1", api_key="k")
 CITATION = {"type": "url_citation", "url": "http://a", "title": "A", "start_index": 0, "end_index": 2}
 SEARCH = {"type": "search_results", "queries": ["q"], "results": [{"id": 1, "url": "http://a", "title": "A"}]}
+FETCHED = {"type": "fetch_url_results", "contents": [{"url": "http://b", "title": "B", "snippet": "b"}]}
 MESSAGE = {
     "id": "msg_1",
     "type": "message",
@@ -142,6 +143,7 @@ def test_a_response_becomes_an_agent_request():
     asked = ask(
         input=[
             {"role": "user", "content": "hi"},
+            {"type": "web_search_call", "id": "ws_0", "status": "completed", "action": {"type": "search"}},
             {**MESSAGE, "phase": None},
             {**CALL, "thought_signature": "sig"},
             {"type": "function_call_output", "call_id": "call_1", "output": "2", "id": "o", "status": "completed"},
@@ -231,8 +233,12 @@ def test_an_answer_becomes_a_chat_completion_with_citations_calls_and_the_bill()
 
 
 def test_an_answer_to_a_response_has_all_that_openais_has():
-    answer = AGENT.decode_answer(ask(instructions="be brief"), orjson.dumps(response(MESSAGE, CALL)))
-    value = Response.model_validate_json(answer.body)
+    answer = AGENT.decode_answer(ask(instructions="be brief"), orjson.dumps(response(SEARCH, FETCHED, MESSAGE, CALL)))
+    value = Response.model_validate_json(answer.body, strict=True)
+    search, fetched = value.output[:2]
+    assert (search.action.queries, search.action.sources[0].url) == (["q"], "http://a")
+    assert search.model_extra["results"] == SEARCH["results"]
+    assert fetched.action.url == "http://b"
     assert (value.instructions, value.output_text, value.usage.input_tokens_details.cached_tokens) == (
         "be brief",
         "héllo",
@@ -287,8 +293,6 @@ def test_a_chat_stream_cut_at_every_byte_says_the_same():
         assert chunks[-1].usage.model_extra["cost_usd"] == 0.00543
 
 
-# Its own items of search results are none of OpenAI's types.
-@pytest.mark.filterwarnings("ignore:Pydantic serializer")
 def test_a_response_stream_cut_at_every_byte_can_be_followed_by_openais_client():
     stream = b"".join(agent_stream())
     adapter = TypeAdapter(ResponseStreamEvent)
@@ -296,10 +300,9 @@ def test_a_response_stream_cut_at_every_byte_can_be_followed_by_openais_client()
         head, tail = read(ask(stream=True), stream, position)
         values = [orjson.loads(each) for each in split_events(head + tail)]
         assert [value["sequence_number"] for value in values] == list(range(len(values)))
-        openais = [each for each in values if each.get("item") != SEARCH and ".reasoning." not in each["type"]]
-        for value in openais[:-1]:
-            adapter.validate_python(value)
-        texts = [each.snapshot for each in follow(openais) if each.type == "response.output_text.delta"]
+        for value in values:
+            adapter.validate_json(orjson.dumps(value), strict=True)
+        texts = [each.snapshot for each in follow(values) if each.type == "response.output_text.delta"]
         assert texts == ["hé", "héllo"]
         assert values[-1]["response"]["usage"]["cost_usd"] == 0.00543
 
