@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -63,16 +63,17 @@ def cache_key(call: Call, *, tenant: str) -> bytes | None:
     """
     if call.operation not in _CACHEABLE:
         return None
-    fields = [
-        (name, call.fields[name])
-        for name in sorted(call.fields)
-        if name not in _IMMATERIAL and call.fields[name] is not None
-    ]
-    parts = [tenant, call.operation.value, call.model, sorted(call.headers.items()), fields]
+    parts = [tenant, call.operation.value, call.model, sorted(call.headers.items()), material_fields(call)]
     try:
         return hashlib.sha256(orjson.dumps(parts)).digest()
     except orjson.JSONEncodeError:  # Nested deeper than the encoder goes.
         return None
+
+
+def material_fields(call: Call) -> list[tuple[str, Any]]:
+    """Return the fields that shape the answer, by name; those that are null count as absent."""
+    fields = call.fields
+    return [(name, fields[name]) for name in sorted(fields) if name not in _IMMATERIAL and fields[name] is not None]
 
 
 class ExactCache:
