@@ -86,8 +86,8 @@ class Meter:
         self._clock = clock
         self._wall_clock = wall_clock
         self._span_s = span_s
-        replica_id = uuid.uuid4().hex
-        self._shards = [self._build_shard(ledger, number, replica_id) for number in range(ledger.num_shards)]
+        self.replica_id = uuid.uuid4().hex
+        self._shards = [self._build_shard(ledger, number) for number in range(ledger.num_shards)]
 
     async def run(self) -> None:
         """Exchange with the ledger, for ever."""
@@ -247,7 +247,7 @@ class Meter:
     def _shard(self, key_id: str) -> _Shard:
         return self._shards[shard_of(key_id, num_shards=len(self._shards))]
 
-    def _build_shard(self, ledger: LedgerPort, number: int, replica_id: str) -> _Shard:
+    def _build_shard(self, ledger: LedgerPort, number: int) -> _Shard:
         def busy() -> Iterable[Account]:
             return self._drop_quiet(shard)
 
@@ -255,7 +255,7 @@ class Meter:
             for account in list(shard.waiting):
                 self._serve(shard, account)
 
-        build = partial(Link, replica_id=replica_id, accounts=busy, clock=self._clock, on_reply=serve)
+        build = partial(Link, replica_id=self.replica_id, accounts=busy, clock=self._clock, on_reply=serve)
         shard = _Shard(
             windows=build(
                 name=f"ledger {number} of windows", send=partial(ledger.exchange_windows, number), is_money=False
