@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from mlaas.providers.base import Failure, FailureKind, Operation
+from mlaas.providers.base import Failure, Operation
 from mlaas.providers.vllm import LOCAL
 from mlaas.router import burst as bursts
+from mlaas.router.addresses import Addresses, AddressState
 from mlaas.router.catalog import Catalog
 from mlaas.router.demand import Demand, demand
-from mlaas.router.health import UP, Health, Sign, readiness, rest, step
+from mlaas.router.health import Sign
 from mlaas.router.prefixes import Prefixes
 from mlaas.router.rate import Rate
-from mlaas.router.stats import Paces
 from mlaas.router.types import (
     NO_BURST,
     NO_NEED,
@@ -41,6 +41,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NO_MATCH: Mapping[str, int] = MappingProxyType({})
 _CAN_TRY = (Readiness.READY, Readiness.PROBE)
 _TRANSLATED = (Operation.COMPLETION, Operation.RESPONSES, Operation.MESSAGES)
+_EXTERNAL = Offer(is_external=True)
 _MAX_KEPT = 4096
 _GOLDEN = 0.6180339887498949
 
@@ -66,20 +67,6 @@ class _Reading(NamedTuple):
     at_s: float
 
 
-class Address(NamedTuple):
-    """The state of one address, for metrics.
-
-    Attributes:
-        name: base URL, or `provider/model` where the state is of that model alone.
-        is_open: the breaker lets nothing through.
-    """
-
-    name: str
-    readiness: Readiness
-    is_open: bool
-    error_rate: float
-
-
 def no_offer(target: Target) -> Offer:
     """Return what is known of a target when nothing is: whether it is external."""
     return NO_OFFER if target.provider == LOCAL else _EXTERNAL
@@ -87,9 +74,6 @@ def no_offer(target: Target) -> Offer:
 
 class Fleet:
     """The router's only mutable state about upstreams; `snapshot` freezes it for a decision.
-
-    What is known of an external address is known twice: of its host, which refuses connections or whose account is out
-    of money, and of each model there, which may fail or be overloaded alone.
 
     Args:
         catalog: the providers and aliases.
@@ -114,12 +98,10 @@ class Fleet:
         self._origins: dict[str, tuple[str, ...]] = {}
         self._authorization: dict[str, dict[str, str]] = {}
         self._gone_at_s: dict[str, float] = {}
-        self._health: dict[str, Health] = {}
-        self._num_outstanding: dict[str, int] = {}
+        self._addresses = Addresses()
         self._engines: dict[str, _Reading] = {}
         self._bursts: dict[str, BurstState] = {}
         self._arrivals: dict[str, Rate] = {}
-        self._paces = Paces()
         self._prefixes = Prefixes()
         self._turn = 0
         self._deployed: frozenset[str] = frozenset()
@@ -154,10 +136,8 @@ class Fleet:
         live = {origin for group in origins.values() for origin in group}
         gone = {origin for group in self._origins.values() for origin in group} - live
         for origin in gone:
-            self._health.pop(origin, None)
-            self._num_outstanding.pop(origin, None)
+            self._addresses.forget(origin)
             self._engines.pop(origin, None)
-            self._paces.forget(origin)
         self._prefixes.forget(gone)
         self._origins = {model: tuple(sorted(group)) for model, group in sorted(origins.items())}
         self.local_models = self._deployed | self._origins.keys()
@@ -165,7 +145,7 @@ class Fleet:
     def replace_engine(self, origin: str, load: EngineLoad, *, now_s: float) -> None:
         """Take over what a replica's engine says, unless the replica has gone meanwhile."""
         if any(origin in group for group in self._origins.values()):
-            self._engines[origin] = _Reading(load, self._num_outstanding.get(origin, 0), now_s)
+            self._engines[origin] = _Reading(load, self._addresses.num_outstanding(origin), now_s)
 
     def engines(self) -> Mapping[str, tuple[str, ...]]:
         """Return the base URLs of the live local replicas by model."""
@@ -239,9 +219,7 @@ class Fleet:
             target: the model asked there.
             blocks: names of the prompt's blocks.
         """
-        for key in _keys(origin, target):
-            self._num_outstanding[key] = self._num_outstanding.get(key, 0) + 1
-            self._apply(key, Sign.SENT, now_s)
+        self._addresses.sent(origin, target, now_s=now_s)
         if blocks:
             self._prefixes.add(origin, blocks)
 
@@ -257,19 +235,7 @@ class Fleet:
             target: the model asked there.
             failure: how it failed; it may ask for a rest.
         """
-        keys = _keys(origin, target)
-        for key in keys:
-            num = self._num_outstanding.get(key, 0)
-            if not num:
-                continue
-            if num > 1:
-                self._num_outstanding[key] = num - 1
-            else:
-                del self._num_outstanding[key]
-            is_of_another = sign is Sign.FAILED and key is not keys[-1]
-            self._apply(key, Sign.UNKNOWN if is_of_another else sign, now_s)
-            if failure is not None and key is (keys[0] if failure.kind is FailureKind.QUOTA else keys[-1]):
-                self._keep(key, rest(self._health.get(key, UP), failure, now_s=now_s))
+        self._addresses.ended(origin, target, sign, failure, now_s=now_s)
 
     def observe(
         self,
@@ -291,8 +257,9 @@ class Fleet:
             output_tokens: length of the answer.
             now_s: monotonic clock.
         """
-        address = _keys(origin, target)[-1]
-        self._paces.observe(address, ttft_s=ttft_s, duration_s=duration_s, output_tokens=output_tokens, now_s=now_s)
+        self._addresses.observe(
+            origin, target, ttft_s=ttft_s, duration_s=duration_s, output_tokens=output_tokens, now_s=now_s
+        )
 
     def is_up(self, target: Target, *, now_s: float) -> bool:
         """Return whether some address of a target can take a request."""
@@ -317,17 +284,9 @@ class Fleet:
             found.append(demand(model, candidates, arrivals_per_s=per_s, per_replica=per_replica))
         return tuple(found)
 
-    def addresses(self, *, now_s: float) -> list[Address]:
-        """Return the state of each address that is not simply up, for metrics."""
-        return [
-            Address(
-                name=key,
-                readiness=readiness(health, now_s=now_s),
-                is_open=readiness(health, now_s=now_s) not in _CAN_TRY,
-                error_rate=health.error_rate,
-            )
-            for key, health in self._health.items()
-        ]
+    def unwell(self, *, now_s: float) -> list[AddressState]:
+        """Return the addresses that are not simply up, for metrics."""
+        return self._addresses.unwell(now_s=now_s)
 
     def bursting(self) -> Mapping[str, BurstState]:
         """Return the aliases that overflow now."""
@@ -359,21 +318,18 @@ class Fleet:
             state, origin = Readiness.UNCONFIGURED, ""
         elif operation not in operations:
             state, origin = Readiness.UNSUPPORTED, ""
-        elif self._health:
-            state, rest_s = self._state(origin, now_s)
-            if state in _CAN_TRY:
-                of_model = self._state(address, now_s)
-                state, rest_s = (state, rest_s) if of_model[0] is Readiness.READY else of_model
+        else:
+            state, rest_s = self._addresses.state(origin, address, now_s=now_s)
         if not route.is_alias:  # There is nothing to choose: what it costs and how fast it is can wait.
             return Candidate(target=target, origin=origin, readiness=state, rest_s=rest_s, offer=_EXTERNAL)
         return Candidate(
             target=target,
             origin=origin,
             readiness=state,
-            num_outstanding=self._num_outstanding.get(address, 0),
+            num_outstanding=self._addresses.num_outstanding(address),
             rest_s=rest_s,
             offer=self._offer_of(target),
-            pace=self._paces.pace(address, now_s=now_s),
+            pace=self._addresses.pace(address, now_s=now_s),
         )
 
     def _replicas(self, seat: _Seat, operation: Operation, now_s: float, matched: Mapping[str, int]) -> list[Candidate]:
@@ -386,8 +342,8 @@ class Fleet:
         share = math.ceil(queued / len(origins)) if queued else 0
         found: list[Candidate] = []
         for origin in origins:
-            state, rest_s = self._state(origin, now_s) if self._health else (Readiness.READY, 0.0)
-            outstanding = self._num_outstanding.get(origin, 0)
+            state, rest_s = self._addresses.state(origin, "", now_s=now_s)
+            outstanding = self._addresses.num_outstanding(origin)
             reading = self._engines.get(origin)
             is_fresh = reading is not None and now_s - reading.at_s <= ENGINE_STALE_S
             found.append(
@@ -400,7 +356,7 @@ class Fleet:
                     num_since_poll=outstanding - reading.num_outstanding if reading is not None and is_fresh else 0,
                     rest_s=rest_s,
                     offer=offer,
-                    pace=self._paces.pace(origin, now_s=now_s),
+                    pace=self._addresses.pace(origin, now_s=now_s),
                     engine=reading.load if reading is not None and is_fresh else None,
                     matched_tokens=matched.get(origin, 0),
                 )
@@ -424,36 +380,6 @@ class Fleet:
         self._bursts[route.model] = state
         return state
 
-    def _state(self, key: str, now_s: float) -> tuple[Readiness, float]:
-        health = self._health.get(key)
-        if health is None:
-            return Readiness.READY, 0.0
-        return readiness(health, now_s=now_s), max(0.0, health.rest_until_s - now_s)
-
-    def _apply(self, key: str, sign: Sign, now_s: float) -> None:
-        health = self._health.get(key)
-        if health is None:
-            if sign in (Sign.SENT, Sign.ALIVE, Sign.UNKNOWN):
-                return
-            health = UP
-        self._keep(key, step(health, sign, now_s=now_s))
-
-    def _keep(self, key: str, health: Health) -> None:
-        if health == UP:
-            self._health.pop(key, None)
-            return
-        self._health[key] = health
-        if len(self._health) > _MAX_KEPT:
-            del self._health[next(iter(self._health))]
-
 
 def _is_same(one: Route, other: Route) -> bool:
     return one.targets == other.targets and one.burst == other.burst
-
-
-def _keys(origin: str, target: Target | None) -> tuple[str, ...]:
-    """Return what an address's state is kept by: its origin, and for an external one the model there as well."""
-    return (origin,) if target is None or target.provider == LOCAL else (origin, str(target))
-
-
-_EXTERNAL = Offer(is_external=True)

@@ -40,7 +40,9 @@ def rank(snapshot: Snapshot, candidates: Sequence[Candidate]) -> list[Ranked]:
 
 def _scores(weights: BalanceWeights, costs: _Figures, ends: _Figures, goods: _Figures) -> list[float]:
     """Return the logarithm of each score, in which no product can overflow."""
-    factors = zip(_fill(costs, highest(costs)), _fill(ends, highest(ends), floor=0.0), _fill(goods, lowest(goods)), strict=True)
+    factors = zip(
+        _fill(costs, highest(costs)), _fill(ends, highest(ends), floor=0.0), _fill(goods, lowest(goods)), strict=True
+    )
     return [
         weights.cost * math.log(cost) + weights.latency * math.log(end) - weights.quality * math.log(good)
         for cost, end, good in factors
@@ -62,7 +64,7 @@ def _show(cost: str, end_s: float | None, good: float | None, is_broken: bool) -
 
 
 def _fill(values: _Figures, missing: float | None, *, floor: float = _FLOOR) -> list[float]:
-    """Return the values, unknown ones replaced, none below a part of the largest; all 1 when they tell nothing apart."""
+    """Return the values, unknown ones replaced, none below a part of the largest; all 1 when they say nothing."""
     largest = highest(values)
     if not largest or missing is None:
         return [1.0] * len(values)
