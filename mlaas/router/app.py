@@ -14,12 +14,14 @@ from urllib.parse import parse_qsl
 
 from mlaas.auth.types import Principal
 from mlaas.errors import LimitExceeded, MlaasError, NotFound
+from mlaas.observability.tracing import RequestTrace, Tracing
 from mlaas.providers.base import Call, Failure, FailureKind, Operation, ProviderFailed
 from mlaas.router.asgi import Headers, Receive, Scope, Send, describe, header, send_failure, send_result
 from mlaas.router.cache import HEADER as CACHE_HEADER
 from mlaas.router.cache import is_bypassed
 from mlaas.router.dialects.base import Dialect
 from mlaas.router.dialects.build import DIALECTS
+from mlaas.router.exchange import TRACE
 from mlaas.router.gate import Gate
 from mlaas.router.record import RequestRecord
 from mlaas.router.reply import HttpReply, Reply
@@ -66,12 +68,14 @@ class GatewayApp:
         gate: knows who is calling.
         record: takes what each request was, at its end.
         routes: everything that is not a call to a model.
+        tracing: None where nobody collects traces.
     """
 
     calls: Calls
     gate: Gate
     record: Callable[[RequestRecord], None]
     routes: Sequence[Route]
+    tracing: Tracing | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
@@ -79,6 +83,7 @@ class GatewayApp:
         path = scope["path"]
         record = RequestRecord(id=uuid.uuid4().hex, request_id=_request_id(scope), at_s=time.time(), route=path[:256])
         dialect = _CALLS.get(path)
+        trace = self._begin_trace(scope) if self.tracing is not None and dialect is not None else None
         try:
             if dialect is not None and scope["method"] == "POST":
                 await self._call(dialect, scope, receive, send, record)
@@ -101,7 +106,17 @@ class GatewayApp:
             raise
         finally:
             record.duration_ms = round((time.perf_counter() - began_s) * 1000, 3)
+            if trace is not None:
+                trace.end(record)
             self.record(record)
+
+    def _begin_trace(self, scope: Scope) -> RequestTrace:
+        """Begin the request's trace, or continue its caller's."""
+        assert self.tracing is not None
+        given = {name: header(scope, name.encode()) for name in ("traceparent", "tracestate")}
+        trace = self.tracing.begin({name: str(value, "latin-1") for name, value in given.items() if value is not None})
+        TRACE.set(trace)
+        return trace
 
     async def _call(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
         principal = self.gate.admit(scope)

@@ -6,15 +6,18 @@ import time
 from pathlib import Path
 
 from mlaas.auth.types import Principal
+from mlaas.observability.metrics import Metrics
 from mlaas.providers.base import Call
 from mlaas.providers.vllm import LOCAL
 from mlaas.router.abilities import Abilities
+from mlaas.router.admission import Admission
 from mlaas.router.asgi import Headers
 from mlaas.router.billing import Billing
 from mlaas.router.cache import ExactCache
 from mlaas.router.caching import Caching
 from mlaas.router.catalog import Catalog, build_catalog
 from mlaas.router.config import RouterConfig
+from mlaas.router.demand import Demand
 from mlaas.router.dispatch import Dispatcher
 from mlaas.router.egress import Egress
 from mlaas.router.exchange import World
@@ -25,10 +28,15 @@ from mlaas.router.limits.meter import Meter
 from mlaas.router.local_prices import LocalPrices
 from mlaas.router.offers import Offers
 from mlaas.router.prices import PriceBook
+from mlaas.router.quality import load_quality
 from mlaas.router.record import RequestRecord
 from mlaas.router.reply import Reply
 from mlaas.router.retry_budget import RetryBudget
+from mlaas.router.throughput import Throughput
 from mlaas.router.types import Target
+
+_PRICE_S = 5.0
+"""Time between two looks at what local models yield."""
 
 
 class RouterCalls:
@@ -37,6 +45,7 @@ class RouterCalls:
     Args:
         config: the first configuration.
         meter: holds keys to their limits.
+        metrics: counts attempts.
         folder: where the router's file lies; paths inside it start there.
 
     Attributes:
@@ -44,18 +53,27 @@ class RouterCalls:
         prices: what targets cost now.
         fleet: live state of upstreams; one for all configurations.
         egress: connections; likewise.
+        admission: queues of local models; likewise.
     """
 
     catalog: Catalog
     prices: PriceBook
 
-    def __init__(self, config: RouterConfig, *, meter: Meter, folder: Path) -> None:
+    def __init__(self, config: RouterConfig, *, meter: Meter, metrics: Metrics, folder: Path) -> None:
         self._meter = meter
+        self._metrics = metrics
         self._folder = folder
         self._cache = ExactCache()
+        self._throughput = Throughput()
+        self._told_s = time.monotonic()
         self._local_prices = LocalPrices(config.machine_hour_usd)
         self.egress = Egress(config.timeouts)
-        self.fleet = Fleet(build_catalog(config), restart_wait_s=config.timeouts.restart_wait_s)
+        self.admission = Admission(config.admission)
+        self.fleet = Fleet(
+            build_catalog(config),
+            restart_wait_s=config.timeouts.restart_wait_s,
+            num_queued=self.admission.num_queued,
+        )
         self.apply(config)
 
     def apply(self, config: RouterConfig) -> None:
@@ -75,13 +93,16 @@ class RouterCalls:
             config,
             price_of=lambda target: prices.per_token(target, at_s=time.time()),
             abilities=abilities,
+            quality=load_quality(self._folder / config.quality) if config.quality else None,
         )
+        self._local_prices.configure(config.machine_hour_usd)
         self.fleet.replace_catalog(catalog, offers)
+        self.admission.configure(config.admission)
         self.egress.configure(
             config.timeouts,
             allow_private=[name for name, each in config.providers.items() if each.allow_private],
         )
-        self.catalog, self.prices = catalog, prices
+        self.catalog, self.prices, self._config = catalog, prices, config
         self.dispatcher = Dispatcher(
             catalog=catalog,
             world=World(
@@ -89,6 +110,9 @@ class RouterCalls:
                 egress=self.egress,
                 retries=RetryBudget(ratio=config.retries.budget_ratio, min_per_s=config.retries.min_per_s),
                 limits=FlowLimits(restart_wait_s=config.timeouts.restart_wait_s),
+                admission=self.admission,
+                metrics=self._metrics,
+                throughput=self._throughput,
                 fitter=Fitter(catalog, droppable=_droppable(config), unsupported=abilities.unsupported),
             ),
             billing=Billing(prices=prices, meter=self._meter),
@@ -113,6 +137,22 @@ class RouterCalls:
     def limit_headers(self, principal: Principal) -> Headers:
         """Return what a caller is told of its limits."""
         return self._meter.headers(principal)
+
+    def demand(self, *, now_s: float) -> tuple[Demand, ...]:
+        """Return what callers want of each local model, as this replica sees it."""
+        return self.fleet.demand(now_s=now_s, per_replica=self._config.admission.per_replica)
+
+    def tick(self, *, now_s: float) -> None:
+        """Follow the world, once a second: local capacity, and now and then what local tokens cost."""
+        replicas = self.fleet.engines()
+        for model, addresses in replicas.items():
+            self.admission.resize(model, num_replicas=len(addresses))
+        if now_s - self._told_s >= _PRICE_S:
+            self._throughput.tell(self._local_prices, replicas=replicas, elapsed_s=now_s - self._told_s)
+            self._told_s = now_s
+        self._metrics.know(
+            models=self.catalog.names(self.fleet.local_models), targets=[str(each) for each in self.targets()]
+        )
 
     def targets(self) -> tuple[Target, ...]:
         """Return every target that the configuration names."""

@@ -7,11 +7,16 @@ import random
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from mlaas.auth.types import Principal
+from mlaas.observability.metrics import Metrics
+from mlaas.observability.tracing import AttemptTrace, RequestTrace
 from mlaas.providers.base import Call, Failure, Operation, ProviderFailed, Usage, WireRequest
+from mlaas.providers.vllm import LOCAL
+from mlaas.router.admission import Admission
 from mlaas.router.asgi import Headers
 from mlaas.router.attempt import Stream, Whole, open_answer
 from mlaas.router.billing import Bill, estimate_usage
@@ -26,7 +31,11 @@ from mlaas.router.health import Sign, sign_of
 from mlaas.router.record import RequestRecord
 from mlaas.router.reply import Reply
 from mlaas.router.retry_budget import RetryBudget
+from mlaas.router.throughput import Throughput
 from mlaas.router.types import Attempt, Event, Hedge, Need, Route, Snapshot, Wait
+
+TRACE: ContextVar[RequestTrace | None] = ContextVar("trace", default=None)
+"""The trace of the request that this task answers; None where nobody collects traces."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +47,9 @@ class World:
     retries: RetryBudget
     limits: FlowLimits
     fitter: Fitter
+    admission: Admission
+    metrics: Metrics
+    throughput: Throughput
 
 
 @dataclass(kw_only=True, slots=True)
@@ -156,11 +168,16 @@ class Exchange:
             max_output_tokens=self.bill.max_output_tokens,
         )
         async with AsyncExitStack() as places:
+            if target.provider == LOCAL:
+                attempt = await self._enter(attempt, places)
+                origin = attempt.origin
             now_s = time.monotonic()
             if attempt.is_retry:
                 world.retries.spend(now_s=now_s)
+            previous = self.record.target if self.record.num_attempts else None
             self.record.num_attempts += 1
             self.record.target, self.record.reason = str(target), attempt.reason
+            span = self._begin_span(attempt)
             world.fleet.sent(origin, now_s=now_s, target=target, blocks=self.blocks)
             sign, failure = Sign.UNKNOWN, None
             try:
@@ -171,7 +188,7 @@ class Exchange:
                     provider=fitted.provider,
                     dialect=self.dialect,
                     egress=world.egress,
-                    request=_authorize(fitted.request, world.fleet.authorization(origin)),
+                    request=_with_headers(fitted.request, world.fleet.authorization(origin), span),
                 )
             except ProviderFailed as error:
                 failure = error.failure
@@ -183,8 +200,33 @@ class Exchange:
                 kept = places.pop_all()
                 return _Begun(attempt=attempt, fitted=fitted, at_s=now_s, answer=answer, places=kept)
             finally:
+                kind = failure.kind.value if failure is not None else None
                 if sign is not Sign.ALIVE:
                     world.fleet.ended(origin, sign, now_s=time.monotonic(), target=target, failure=failure)
+                if span is not None:
+                    span.end(failure=kind)
+                world.metrics.count_attempt(str(target), outcome=kind or sign.value, previous=previous)
+
+    async def _enter(self, attempt: Attempt, places: AsyncExitStack) -> Attempt:
+        """Wait for a place at a local model; return the attempt, at the replica that is best when there is one.
+
+        Raises:
+            ProviderFailed: too many wait already, or no place came free in time.
+        """
+        model = attempt.target.model
+        place = self.world.admission.place(
+            model,
+            num_replicas=len(self.world.fleet.engines().get(model, ())),
+            priority=self.principal.limits.priority,
+            tenant=self.principal.tenant,
+        )
+        waited_s = await places.enter_async_context(place)
+        if not waited_s:
+            return attempt
+        self.record.queue_ms += round(waited_s * 1000, 3)
+        again = decide(self._snapshot(time.monotonic())).attempts
+        best = next((each for each in again if each.target == attempt.target), attempt)
+        return replace(attempt, origin=best.origin)
 
     async def _deliver(self, begun: _Begun) -> None:
         """Hand an answer to the caller, and settle what it used however that ends."""
@@ -223,6 +265,8 @@ class Exchange:
             usage = estimate_usage(
                 self.call, answer.num_deltas if isinstance(answer, Stream) else len(answer.body) // 4
             )
+        if target.provider == LOCAL:
+            self.world.throughput.count(target.model, usage)
         now_s = time.monotonic()
         self.world.fleet.observe(
             begun.attempt.origin,
@@ -254,6 +298,10 @@ class Exchange:
             headers.append((b"x-mlaas-cost-usd", f"{cost_usd:f}".encode()))
         return headers
 
+    def _begin_span(self, attempt: Attempt) -> AttemptTrace | None:
+        trace = TRACE.get()
+        return trace.attempt(str(attempt.target), reason=attempt.reason) if trace is not None else None
+
     def _event(
         self, *, failure: Failure | None = None, hedge_failure: Failure | None = None, is_slow: bool = False
     ) -> Event:
@@ -274,9 +322,12 @@ class Exchange:
         )
 
 
-def _authorize(request: WireRequest, authorization: Mapping[str, str]) -> WireRequest:
-    """Return the request with an endpoint's own key."""
-    return replace(request, headers={**request.headers, **authorization}) if authorization else request
+def _with_headers(request: WireRequest, authorization: Mapping[str, str], span: AttemptTrace | None) -> WireRequest:
+    """Return the request with an endpoint's own key, and with the trace that it is a part of."""
+    traced = span.headers if span is not None else {}
+    if not authorization and not traced:
+        return request
+    return replace(request, headers={**request.headers, **authorization, **traced})
 
 
 def _winner(tasks: Sequence[asyncio.Task[_Begun | Failure]]) -> _Begun | None:

@@ -56,7 +56,7 @@ class _Throughput:
 
 
 class LocalPrices:
-    """Live prices of local models. They outlive a reload of the router's file when handed to the next price book.
+    """Live prices of local models. They outlive a reload of the router's file.
 
     Args:
         machine_hour_usd: by model; `default` for the others. A model without either has no price.
@@ -66,6 +66,11 @@ class LocalPrices:
         self._machine_hour_usd = machine_hour_usd
         self._throughput: dict[str, _Throughput] = {}
         self._cards: dict[str, Card] = {}
+
+    def configure(self, machine_hour_usd: Mapping[str, Decimal]) -> None:
+        """Take over other costs of machines; what was measured stays."""
+        self._machine_hour_usd = machine_hour_usd
+        self._cards.clear()
 
     def card(self, model: str) -> Card | None:
         """Return a model's prices now."""

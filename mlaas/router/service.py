@@ -7,12 +7,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+import aiohttp
 from sqlalchemy import Engine
 
 from mlaas.errors import PlatformError
+from mlaas.observability.definitions import BREAKER, IN_FLIGHT, JOURNAL_LOST, JOURNAL_PENDING, PRICE_DRIFT, QUEUE_LENGTH
 from mlaas.observability.exporter import Exporter
 from mlaas.observability.metrics import Metrics
 from mlaas.observability.tracing import Tracing
@@ -23,6 +26,7 @@ from mlaas.router.batches.routes import batch_routes
 from mlaas.router.calls import RouterCalls
 from mlaas.router.config import RouterConfig
 from mlaas.router.config_file import load_config
+from mlaas.router.engines import EnginePoller
 from mlaas.router.files.folder import FileFolder
 from mlaas.router.files.routes import file_routes
 from mlaas.router.front import Front
@@ -31,10 +35,12 @@ from mlaas.router.journal import Journal
 from mlaas.router.journal_shipping import Shipper
 from mlaas.router.limits.meter import LedgerPort, Meter
 from mlaas.router.model_routes import ModelRoutes
+from mlaas.router.operator_routes import OperatorRoutes
 from mlaas.router.record import RequestRecord
+from mlaas.router.reload import ConfigReload
 from mlaas.router.responses.routes import response_routes
 from mlaas.router.responses.service import ResponseService
-from mlaas.router.types import LocalEndpoint
+from mlaas.router.types import LocalEndpoint, Readiness
 from mlaas.store.batches import BatchRepository, FileRepository
 from mlaas.store.responses import ResponseRepository
 from mlaas.store.usage import UsageRepository
@@ -96,15 +102,21 @@ class GatewayService:
         self._replica = replica
         self._files = FileFolder(folder / "files")
         self._config_path = config_path
+        self._num_in_flight = 0
         self._app: GatewayApp | None = None
         self._router: RouterCalls | None = None
+        self._session: aiohttp.ClientSession | None = None
         self._responses: ResponseService | None = None
         self._loops: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or take part in startup and shutdown (ASGI)."""
         if self._app is not None and scope["type"] == "http":
-            await self._app(scope, receive, send)
+            self._num_in_flight += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._num_in_flight -= 1
         elif scope["type"] == "lifespan":
             await self._run_lifespan(receive, send)
         else:
@@ -112,7 +124,11 @@ class GatewayService:
 
     async def start(self) -> None:
         """Load the keys, open connections and start the loops. A store that is out does not hinder."""
-        router = RouterCalls(self._config, meter=self._meter, folder=self._config_path.parent)
+        router = RouterCalls(self._config, meter=self._meter, metrics=self._metrics, folder=self._config_path.parent)
+        reload = ConfigReload(self._config_path, router.apply)
+        self._session = aiohttp.ClientSession(trust_env=False)
+        poller = EnginePoller(router.fleet, self._session)
+        usage = UsageRepository(self._store)
         responses = ResponseService(store=ResponseRepository(self._store), owner=self._replica)
         front = Front(router=router, responses=responses, find_principal=self._gate.find_principal, record=self._record)
         files, batches = FileRepository(self._store), BatchRepository(self._store)
@@ -120,20 +136,28 @@ class GatewayService:
             batches=batches, files=files, folder=self._files, perform=front.perform, owner=self._replica
         )
         models = ModelRoutes(
-            catalog=lambda: router.catalog, fleet=lambda: router.fleet, started_at_s=time.time(), condition=dict
+            catalog=lambda: router.catalog,
+            fleet=lambda: router.fleet,
+            started_at_s=time.time(),
+            condition=lambda: {"config": asdict(reload.state)},
         )
         self._router, self._responses = router, responses
         self._app = GatewayApp(
             calls=front,
             gate=self._gate,
             record=self._record,
+            tracing=self._tracing,
             routes=(
                 *models.routes(),
+                *OperatorRoutes(router=router, usage=usage, metrics=self._metrics).routes(),
                 *response_routes(responses),
                 *file_routes(files, self._files),
                 *batch_routes(batches, files, wake=executor.wake),
             ),
         )
+        self._watch_metrics(router)
+        with suppress(OSError):
+            self._exporter.start()
         with suppress(PlatformError):
             await asyncio.to_thread(self._gate.refresh)
         self._loops = [
@@ -143,6 +167,9 @@ class GatewayService:
                 _keep_doing("list the deployed models", self._refresh_deployed),
                 _keep_doing("carry usage to the store", lambda: asyncio.to_thread(self._shipper.ship)),
                 _keep_doing("look after stored responses", responses.tend),
+                _keep_doing("follow the router's file", reload.check),
+                _keep_doing("ask the engines of local models", poller.poll),
+                _keep_doing("follow the fleet", self._tick),
                 self._follow_endpoints(),
                 self._meter.run(),
                 executor.run(),
@@ -161,12 +188,39 @@ class GatewayService:
         self._journal.close()
         with suppress(PlatformError, OSError):
             await asyncio.to_thread(self._shipper.ship)
+        self._exporter.stop()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
+        if self._session is not None:
+            await self._session.close()
         if self._router is not None:
             await self._router.egress.close()
 
     def _record(self, record: RequestRecord) -> None:
         self._journal.record(record)
         self._metrics.record(record)
+
+    def _watch_metrics(self, router: RouterCalls) -> None:
+        """Have the state that changes by itself read whenever somebody looks."""
+        metrics = self._metrics
+        metrics.watch(IN_FLIGHT, lambda: {(): float(self._num_in_flight)})
+        metrics.watch(
+            BREAKER,
+            lambda: {
+                (each.name,): 1.0 if each.readiness is Readiness.PROBE else 2.0
+                for each in router.fleet.unwell(now_s=time.monotonic())
+            },
+        )
+        metrics.watch(
+            QUEUE_LENGTH,
+            lambda: {(model,): float(router.admission.num_queued(model)) for model in router.fleet.engines()},
+        )
+        metrics.watch(JOURNAL_PENDING, lambda: {(): float(self._shipper.pending_bytes())})
+        metrics.watch(JOURNAL_LOST, lambda: {(): float(self._journal.num_lost + self._shipper.num_unreadable)})
+        metrics.watch(
+            PRICE_DRIFT,
+            lambda: {(name,): ratio for name, ratio in router.prices.drift().items()},
+        )
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -178,6 +232,10 @@ class GatewayService:
                 await self.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _tick(self) -> None:
+        assert self._router is not None
+        self._router.tick(now_s=time.monotonic())
 
     async def _refresh_deployed(self) -> None:
         assert self._router is not None
@@ -194,7 +252,7 @@ class GatewayService:
             await asyncio.sleep(_REFRESH_S)
 
 
-async def _keep_doing(what: str, work: Callable[[], Awaitable[None]]) -> None:
+async def _keep_doing(what: str, work: Callable[[], Awaitable[object]]) -> None:
     """Do something each second; say once when it begins to fail and once when it works again."""
     is_failing = False
     while True:
