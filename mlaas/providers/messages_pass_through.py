@@ -28,9 +28,6 @@ from mlaas.providers.thinking import MARK_BYTES, is_marked, is_thinking, mark_th
 _FOREIGN: Final = "extra_content"
 _FOREIGN_BYTES: Final = b'"extra_content"'
 _DELTA: Final = b"event: content_block_delta"
-# Any event that has to be read has one of these; text that happens to hold one is read in vain.
-_SIGNALS: Final = (b"message_start", b"message_delta", b"message_stop", b"event: error")
-_THINKING_SIGNALS: Final = (b"signature_delta", b"redacted_thinking")
 
 
 def encode_pass_through(call: Call, *, model: str) -> bytes:
@@ -124,7 +121,6 @@ class MessagesPassThrough:
         "_model",
         "_name",
         "_opening",
-        "_signals",
         "_spent",
         "num_deltas",
         "usage",
@@ -136,7 +132,6 @@ class MessagesPassThrough:
         self._name = name
         self._model = ""
         self._is_by_alias = is_by_alias
-        self._signals = (*_SIGNALS, *_THINKING_SIGNALS) if is_by_alias else _SIGNALS
         self._buffer = EventBuffer(name)
         self._opening = b""
         self._is_open = False
@@ -191,8 +186,11 @@ class MessagesPassThrough:
         return opening
 
     def _is_plain(self, events: bytes) -> bool:
-        """Return whether events are whole JSON objects, as far as bytes tell, with nothing to take note of."""
-        return events.count(b"}\n\n") == events.count(b"\n\n") and not any(each in events for each in self._signals)
+        """Return whether events, as far as bytes tell, are JSON objects that each carry a piece of content."""
+        num_deltas = events.count(_DELTA)
+        if not num_deltas == events.count(b"event: ") == events.count(b"}\n\n") == events.count(b"\n\n"):
+            return False
+        return not (self._is_by_alias and b"signature_delta" in events)
 
     def _read(self, events: bytes) -> bytes:
         """Read events one by one. What came before one that breaks the stream still goes out."""
