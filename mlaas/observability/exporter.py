@@ -9,9 +9,9 @@ import fcntl
 import json
 import logging
 import os
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 from mlaas.observability.metrics import CONTENT_TYPE, Metrics
 
@@ -31,45 +31,54 @@ class Exporter:
     """
 
     def __init__(self, metrics: Metrics, *, folder: Path, replica: str, host: str = "127.0.0.1") -> None:
+        self._metrics = metrics
         self._path = folder / f"{replica}.json"
-        self._server = ThreadingHTTPServer((host, 0), _handler(metrics))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_S,), name="metrics", daemon=True)
         self._host = host
+        self._server: ThreadingHTTPServer | None = None
+        self._thread = Thread()
         self._fd = -1
 
-    @property
-    def port(self) -> int:
-        """Port that it listens on."""
-        return self._server.server_port
-
-    def start(self) -> None:
+    def start(self) -> int:
         """Listen, announce the port, and take away what replicas that died have announced.
 
+        Returns:
+            The port.
+
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the folder cannot be written; the port is served all the same.
         """
-        self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._server = ThreadingHTTPServer((self._host, 0), _handler(self._metrics))
+        self._server.daemon_threads = True
+        self._thread = Thread(target=self._server.serve_forever, args=(_POLL_S,), name="metrics", daemon=True)
         self._thread.start()
-        announced = [{"targets": [f"{self._host}:{self.port}"], "labels": {"job": "mlaas-router"}}]
+        self._announce(self._server.server_port)
+        return self._server.server_port
+
+    def stop(self) -> None:
+        """Take the announcement away and stop listening; without `start` there is nothing to do."""
+        if self._fd >= 0:
+            self._path.unlink(missing_ok=True)
+            os.close(self._fd)
+            self._fd = -1
+        if self._server is not None:
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+            self._server = None
+
+    def _announce(self, port: int) -> None:
+        folder = self._path.parent
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        announced = [{"targets": [f"{self._host}:{port}"], "labels": {"job": "mlaas-router"}}]
         new = self._path.with_suffix(".new")
         # The lock dies with the process: a file that nobody holds is of no one.
         self._fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         os.write(self._fd, json.dumps(announced).encode())
         new.replace(self._path)
-        for path in self._path.parent.glob("*.json"):
+        for path in folder.glob("*.json"):
             if path != self._path:
                 _remove_if_dead(path)
-
-    def stop(self) -> None:
-        """Take the announcement away and stop listening."""
-        self._path.unlink(missing_ok=True)
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            self._server.shutdown()
-        self._server.server_close()
 
 
 def _remove_if_dead(path: Path) -> None:

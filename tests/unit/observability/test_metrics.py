@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.request
 from decimal import Decimal
 from pathlib import Path
@@ -185,16 +186,26 @@ def test_buckets_ascend_and_names_are_unique() -> None:
 def test_each_replica_serves_its_own_port_and_announces_it(metrics: Metrics, tmp_path: Path) -> None:
     metrics.record(ended())
     exporter = Exporter(metrics, folder=tmp_path / "metrics", replica="r1")
-    exporter.start()
+    port = exporter.start()
     try:
         [announced] = json.loads((tmp_path / "metrics" / "r1.json").read_text())
-        assert announced["targets"] == [f"127.0.0.1:{exporter.port}"]
+        assert announced["targets"] == [f"127.0.0.1:{port}"]
         with urllib.request.urlopen(f"http://{announced['targets'][0]}/metrics", timeout=5) as answer:
             assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
             assert b"mlaas_router_requests_total{" in answer.read()
     finally:
         exporter.stop()
     assert list((tmp_path / "metrics").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_leaves_nothing_running(metrics: Metrics, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    exporter = Exporter(metrics, folder=tmp_path / "file" / "metrics", replica="r1")
+    with pytest.raises(OSError, match="file"):
+        exporter.start()
+    exporter.stop()
+    exporter.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name == "metrics"]
 
 
 def test_a_dead_replicas_announcement_is_taken_away_and_a_live_ones_stays(metrics: Metrics, tmp_path: Path) -> None:

@@ -258,6 +258,16 @@ def test_an_idle_machine_is_priced_as_a_quarter_used_and_never_beyond_the_floor(
     assert local.card("tiny") == local_price(Decimal("3.6"), tokens_per_s=2000.0 * IDLE_SHARE)
 
 
+def test_a_dearer_machine_reprices_what_was_measured():
+    local = LocalPrices({"default": Decimal(1)})
+    local.observe("tiny", output_tokens_per_s=1000.0)
+    cheap = local.card("tiny")
+    local.configure({"tiny": Decimal(2)})
+    assert local.card("tiny") == local_price(Decimal(2), tokens_per_s=1000.0) != cheap
+    local.configure({})
+    assert local.card("tiny") is None
+
+
 def test_a_local_model_has_no_price_without_its_machines():
     assert LocalPrices({"other": Decimal(1)}).card("tiny") is None
 
