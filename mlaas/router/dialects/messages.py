@@ -82,7 +82,7 @@ class Messages:
         return MessageEvents(call)
 
     def encode_error(self, failure: Failure) -> bytes:
-        """Return the body of an error answer; the SDKs show our code as `error_code`."""
+        """Return the body of an error answer; the SDKs show our code as `error_code`, and `details` as they are."""
         return orjson.dumps(_describe(failure))
 
     def encode_stream_error(self, failure: Failure) -> bytes:
@@ -106,7 +106,10 @@ class CountTokens(Messages):
 
 def _describe(failure: Failure) -> dict[str, Any]:
     kind = _ERROR_TYPES.get(failure.status, "invalid_request_error" if failure.status < 500 else "api_error")
-    error = {"type": kind, "message": failure.message, "details": {"error_code": failure.code}}
+    details = {"error_code": failure.code}
+    if failure.param is not None:
+        details["param"] = failure.param
+    error = {"type": kind, "message": failure.message, "details": details}
     return {"type": "error", "error": error, "request_id": None}
 
 

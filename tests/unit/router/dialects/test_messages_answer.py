@@ -213,4 +213,6 @@ def test_errors_have_anthropics_shape_and_our_code(status, kind):
     answer = ErrorResponse.model_validate(body)
     assert (answer.error.type, answer.error.message) == (kind, "why")
     assert body["error"]["details"] == {"error_code": "our_code"}
+    named = orjson.loads(MESSAGES.encode_error(replace(failure, param="top_k")))
+    assert named["error"]["details"] == {"error_code": "our_code", "param": "top_k"}
     assert MESSAGES.encode_stream_error(failure) == b"event: error\ndata: " + orjson.dumps(body) + b"\n\n"
