@@ -53,6 +53,10 @@ class EndedRequest(Protocol):
         """Who answered, `provider/model`."""
 
     @property
+    def is_stream(self) -> bool:
+        """Whether the answer was streamed; only then its first token and the time between tokens count."""
+
+    @property
     def status(self) -> int:
         """HTTP status."""
 
@@ -167,7 +171,7 @@ class Series:
             return
         self.duration.observe(request.duration_ms / 1000)
         ttft_ms = request.ttft_ms
-        if ttft_ms is not None:
+        if request.is_stream and ttft_ms is not None:
             self.ttft.observe(ttft_ms / 1000)
             if num_written > 1:
                 self.inter_token.observe((request.duration_ms - ttft_ms) / 1000 / (num_written - 1))

@@ -191,7 +191,7 @@ def _sums() -> list[ColumnElement[Any]]:
         func.sum(cost // _PART).label("cost_parts"),
         func.sum(cost % _PART).label("cost_rest"),
         func.avg(usage.c.duration_ms).label("mean_duration_ms"),
-        func.avg(usage.c.ttft_ms).label("mean_ttft_ms"),
+        func.avg(case((usage.c.is_stream, usage.c.ttft_ms))).label("mean_ttft_ms"),
     ]
 
 

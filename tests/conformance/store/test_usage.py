@@ -78,8 +78,8 @@ def test_a_total_counts_tokens_errors_hits_and_what_has_no_price(store: Engine) 
     repository = UsageRepository(store)
     repository.add(
         [
-            ENTRY,
-            replace(ENTRY, id="1", cost_pico_usd=None, ttft_ms=None, duration_ms=40.0),
+            replace(ENTRY, is_stream=True),
+            replace(ENTRY, id="1", cost_pico_usd=None, ttft_ms=40.0, duration_ms=40.0),
             replace(ENTRY, id="2", status=200, error="stream_broken", cost_pico_usd=0, ttft_ms=None, duration_ms=0.0),
             replace(ENTRY, id="3", cache="exact", input_tokens=0, cache_read_tokens=0, cache_write_tokens=0,
                     cache_write_1h_tokens=0, output_tokens=0, cost_pico_usd=0, ttft_ms=None, duration_ms=0.0),

@@ -72,7 +72,7 @@ def test_a_request_is_counted_with_its_tokens_and_cost(metrics: Metrics) -> None
 
 
 def test_a_stream_gives_first_token_and_the_mean_time_between_tokens(metrics: Metrics) -> None:
-    metrics.record(ended(ttft_ms=100.0, duration_ms=500.0, usage=Usage(output_tokens=11)))
+    metrics.record(ended(is_stream=True, ttft_ms=100.0, duration_ms=500.0, usage=Usage(output_tokens=11)))
     where = {"operation": "chat/completions", "model": "fast", "target": TARGET}
     assert value(metrics, "time_to_first_token_seconds_sum", **where) == pytest.approx(0.1)
     assert value(metrics, "time_per_output_token_seconds_sum", **where) == pytest.approx(0.04)
@@ -83,8 +83,13 @@ def test_a_stream_gives_first_token_and_the_mean_time_between_tokens(metrics: Me
 
 
 def test_one_token_has_no_time_between_tokens(metrics: Metrics) -> None:
-    metrics.record(ended(ttft_ms=100.0, usage=Usage(output_tokens=1)))
+    metrics.record(ended(is_stream=True, ttft_ms=100.0, usage=Usage(output_tokens=1)))
     assert not [name for name, _ in samples(metrics) if name.startswith("time_per_output_token_seconds")]
+
+
+def test_a_whole_answer_has_no_first_token(metrics: Metrics) -> None:
+    metrics.record(ended(ttft_ms=100.0, usage=Usage(output_tokens=11)))
+    assert not [name for name, _ in samples(metrics) if name.startswith("time_")]
 
 
 def test_a_failure_does_not_count_into_the_latencies(metrics: Metrics) -> None:
