@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mlaas.providers.base import Call, FieldError
 from mlaas.providers.chat import refuse_unknown_fields
-from mlaas.providers.past_items import carry_over, is_sealed
+from mlaas.providers.past_items import carry_over
 
 HOSTED_TOOLS: Final = frozenset({"web_search", "fetch_url", "people_search", "finance_search", "sandbox", "mcp"})
 """Tools that Perplexity runs itself."""
@@ -206,13 +206,13 @@ def _encode_result(
 def _encode_input(name: str, given: Any) -> Any:
     if isinstance(given, str):
         return given
-    # What past searches found is no input of the agent API.
-    items = [item for item in carry_over(given, reader=None) if not is_sealed(item) and not _is_search(item)]
+    items = [item for item in carry_over(given, reader=None) if not _is_trace(item)]
     return [_encode_item(name, item, f"input[{index}]") for index, item in enumerate(items)]
 
 
-def _is_search(item: object) -> bool:
-    return isinstance(item, dict) and item.get("type") == "web_search_call"
+def _is_trace(item: object) -> bool:
+    """Whether an item tells how an earlier answer came about, which is no input of the agent API."""
+    return isinstance(item, dict) and item.get("type") in ("reasoning", "web_search_call")
 
 
 def _encode_item(name: str, item: Any, place: str) -> dict[str, Any]:

@@ -168,6 +168,26 @@ def test_a_conversation_goes_on_over_all_providers(client):
         previous = answer
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_signed_thinking_goes_back_to_its_model_and_to_no_other(client, is_streamed):
+    """The simulated Anthropic refuses thinking whose signature is not its own, and others refuse any."""
+    claude = "anthropic/claude-sonnet-5"
+    if is_streamed:
+        with client.responses.stream(model=claude, input="Think.", reasoning={"effort": "high"}) as stream:
+            first = stream.get_final_response()
+    else:
+        first = client.responses.create(model=claude, input="Think.", reasoning={"effort": "high"})
+    reasoning = checked(first).output[0]
+    assert reasoning.type == "reasoning"
+    assert reasoning.summary[0].text
+    assert reasoning.encrypted_content
+    for model in (claude, *MODELS):
+        by_id = client.responses.create(model=model, previous_response_id=first.id, input="Again.", store=False)
+        items = [{"role": "user", "content": "Think."}, *first.output, {"role": "user", "content": "Again."}]
+        by_hand = client.responses.create(model=model, input=items, store=False)  # type: ignore[arg-type]
+        assert by_hand.output_text == by_id.output_text != ""
+
+
 def test_what_is_stored_is_what_was_answered_until_it_is_deleted(client):
     answer = client.responses.create(model="house/m", input="Write a sum.", metadata={"a": "b"})
     again = client.responses.retrieve(answer.id)

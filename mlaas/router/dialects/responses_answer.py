@@ -112,7 +112,7 @@ def decode_completion(call: Call, answer: bytes) -> bytes:
             call, id=new_id("resp"), created_at_s=int(completion.get("created") or time.time()), status="completed"
         )
         response["model"] = completion.get("model") or call.model
-        response["service_tier"] = read_tier(completion)
+        response |= {"service_tier": read_tier(completion), **read_sources(completion)}
         status = "incomplete" if reason in _INCOMPLETE else "completed"
         output = _encode_output(choice["message"], read_logprobs(choice), status=status)
         usage = encode_usage(completion.get("usage"), None)
@@ -134,7 +134,7 @@ def encode_usage(usage: object, cost_usd: Decimal | None) -> dict[str, Any] | No
         },
         "output_tokens": usage.get("completion_tokens") or 0,
         "output_tokens_details": {"reasoning_tokens": written.get("reasoning_tokens") or 0},
-        "total_tokens": usage["total_tokens"],
+        "total_tokens": usage.get("total_tokens") or usage["prompt_tokens"] + (usage.get("completion_tokens") or 0),
     }
     if cost_usd is not None:
         value["cost_usd"] = orjson.Fragment(encode_cost(cost_usd))
@@ -172,6 +172,11 @@ def read_tier(completion: Mapping[str, Any]) -> str | None:
     """Return the service tier of a completion or chunk, None of one that OpenAI does not know."""
     tier = completion.get("service_tier")
     return tier if tier in _TIERS else None
+
+
+def read_sources(completion: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a completion or chunk of Sonar's says of its sources, in its own words."""
+    return {name: completion[name] for name in ("citations", "search_results") if completion.get(name)}
 
 
 def encode_reasoning(text: str, blocks: list[Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from mlaas.router.dialects.responses_answer import (
     read_annotations,
     read_logprobs,
     read_reasoning,
+    read_sources,
     read_tier,
 )
 
@@ -50,7 +51,7 @@ class ResponseEvents:
         self._calls: dict[int, tuple[int, _Json]] = {}
         self._finish_reason: str | None = None
         self._usage: object = None
-        self._tier: str | None = None
+        self._told: _Json = {"service_tier": None}
 
     def feed(self, events: bytes) -> bytes:
         """Return the events that whole chunks make.
@@ -82,7 +83,7 @@ class ResponseEvents:
                 item["status"] = "incomplete"
         assert self._response is not None
         response = end_response(
-            {**self._response, "service_tier": self._tier},
+            self._response | self._told,
             output=self._output,
             finish_reason=self._finish_reason,
             usage=encode_usage(self._usage, cost_usd),
@@ -91,7 +92,8 @@ class ResponseEvents:
 
     def _read(self, chunk: _Json) -> bytes:
         self._usage = chunk.get("usage") or self._usage
-        self._tier = read_tier(chunk) or self._tier
+        self._told |= read_sources(chunk)
+        self._told["service_tier"] = read_tier(chunk) or self._told["service_tier"]
         events = b""
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}

@@ -289,6 +289,16 @@ def test_usage_is_translated():
     }
 
 
+def test_sonars_sources_stay():
+    sources = {"citations": ["http://a"], "search_results": [{"url": "http://a", "title": "A"}]}
+    whole = orjson.loads(completion({"content": "x"})) | sources
+    response = orjson.loads(RESPONSES.from_chat(ask(), orjson.dumps(whole)))
+    first = orjson.loads(split_events(chunk({"content": "x"}))[0]) | sources
+    last = translate(encode_event(orjson.dumps(first)), chunk({}, "stop"))[-1]["response"]
+    for name, value in sources.items():
+        assert response[name] == last[name] == value
+
+
 @pytest.mark.parametrize(
     ("reason", "status", "details"),
     [
