@@ -71,14 +71,18 @@ class Tally:
             MlaasError: the request is refused.
         """
         asked = await self._ask(call, model=model)
-        self.usage = _add(self.usage, asked.usage)
-        if asked.cost_usd is not None:
-            self.cost_usd = (self.cost_usd or Decimal(0)) + asked.cost_usd
+        self.count(asked.usage, asked.cost_usd)
         self.targets.append(asked.target)
         match asked.fields.get("choices"):
             case [{"message": dict()}, *_]:
                 return asked
         raise ProviderFailed(unreadable(asked.target, "an answer without a message"))
+
+    def count(self, usage: Usage | None, cost_usd: Decimal | None) -> None:
+        """Add what an ask used; who asks calls this for one that failed and has used something all the same."""
+        self.usage = _add(self.usage, usage)
+        if cost_usd is not None:
+            self.cost_usd = (self.cost_usd or Decimal(0)) + cost_usd
 
 
 def chat(call: Call, *, model: str, messages: Sequence[Mapping[str, Any]] | None = None) -> Call:
