@@ -6,8 +6,8 @@ from mlaas.router.types import Candidate, Need, Slo
 
 _USUAL_INPUT_TOKENS = 1000
 _USUAL_OUTPUT_TOKENS = 250
-_WAITING_WEIGHT = 4
-_MIN_FREE_KV = 0.05
+_FULL_CACHE_WEIGHT = 6.0
+_FULL_CACHE_FROM = 0.5
 
 
 def input_tokens(need: Need) -> int:
@@ -55,17 +55,19 @@ def num_waiting(candidate: Candidate) -> int:
 
 
 def load(candidate: Candidate) -> float:
-    """Return how busy an address is: four times the waiting plus the running, over the free share of its KV cache.
+    """Return how busy an address is: the requests there, and more for those that wait behind a full KV cache.
 
-    An address without an engine counts what this gateway replica has under way there.
+    A queue drains slowly when the cache is what is short: each waiting request counts up to four times. What this
+    gateway replica has under way there is a floor that no late reading can hide.
 
-    Source: vLLM balances its own data-parallel engines by waiting * 4 + running (v1/engine/core_client.py).
+    Source: vLLM's own choice among data-parallel engines (v1/engine/core_client.py, `get_core_engine_for_request`).
     """
     engine = candidate.engine
     if engine is None:
         return float(candidate.num_outstanding)
-    free = max(_MIN_FREE_KV, 1.0 - engine.kv_usage)
-    return (_WAITING_WEIGHT * num_waiting(candidate) + num_running(candidate)) / free
+    waiting = num_waiting(candidate)
+    num = max(candidate.num_outstanding, waiting + num_running(candidate))
+    return num + waiting * _FULL_CACHE_WEIGHT * max(0.0, engine.kv_usage - _FULL_CACHE_FROM)
 
 
 def predicted_ttft_s(candidate: Candidate) -> float | None:

@@ -141,12 +141,18 @@ def replica(origin, running=0, waiting=0, kv=0.0, **more):
     return Candidate(target=A, origin=origin, readiness=Readiness.READY, engine=engine, **more)
 
 
-def test_least_loaded_counts_the_queue_four_times_and_the_full_cache():
+def test_least_loaded_counts_requests_and_a_queue_more_when_the_cache_is_full():
     policy = RoutingPolicy.LEAST_LOADED
-    order, reason = chosen(policy, replica("x", running=10, waiting=3), replica("y", running=20))
+    order, reason = chosen(policy, replica("x", running=18, waiting=3), replica("y", running=20))
     assert order == ["y", "x"]
-    assert reason == "least loaded: 0 waiting, 20 running, KV cache 0% vs 3 waiting, 10 running, KV cache 0% at p/a"
-    assert chosen(policy, replica("x", running=10, kv=0.9), replica("y", running=20))[0] == ["y", "x"]
+    assert reason == "least loaded: 0 waiting, 20 running, KV cache 0% vs 3 waiting, 18 running, KV cache 0% at p/a"
+    assert chosen(policy, replica("x", running=10, waiting=6), replica("y", running=20))[0] == ["x", "y"]
+    assert chosen(policy, replica("x", running=10, waiting=6, kv=0.9), replica("y", running=20))[0] == ["y", "x"]
+
+
+def test_least_loaded_does_not_let_a_late_reading_hide_what_is_under_way():
+    policy = RoutingPolicy.LEAST_LOADED
+    assert chosen(policy, replica("x", num_outstanding=9), replica("y", running=5))[0] == ["y", "x"]
 
 
 def test_least_loaded_counts_what_was_sent_since_the_engine_was_asked():
