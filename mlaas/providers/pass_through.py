@@ -78,17 +78,16 @@ class PassThroughStream:
         """
         if self._failure is not None:
             raise ProviderFailed(self._failure)
-        if (
-            self._is_plain
-            and chunk.endswith(b"}\n\n")
-            and b'prompt_tokens"' not in chunk
-            and b'"error"' not in chunk
-            and b"[DONE]" not in chunk
-            and not self._buffer.held
-            and not self._last
-        ):
-            self.num_deltas += chunk.count(b"\n\n")
-            return chunk
+        if self._is_plain and chunk.endswith(b"\n\n") and not self._buffer.held and not self._last:
+            num_events = chunk.count(b"\n\n")
+            if (
+                chunk.count(b"}\n\n") == num_events
+                and b'prompt_tokens"' not in chunk
+                and b'"error"' not in chunk
+                and b"[DONE]" not in chunk
+            ):
+                self.num_deltas += num_events
+                return chunk
         return self._read(self._buffer.feed(chunk))
 
     def finish(self, cost_usd: Decimal | None) -> bytes:

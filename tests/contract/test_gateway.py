@@ -7,30 +7,41 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 import openai
 import pytest
 
 from mlaas.auth.keys import create_key
+from mlaas.providers.simulated.directive import DEFAULTS
+from mlaas.providers.simulated.server import Simulator
 from mlaas.router.types import LocalEndpoint
-from tests.fakes.servers import Gateway, running_gateway, serving
-from tests.fakes.upstream import TEXT, USAGE, Upstream
+from tests.fakes.servers import Gateway, running_gateway
+from tests.fakes.serving import serving, simulated_answer, simulating
 from tests.waiting import wait_until
 
 MESSAGES = [{"role": "user", "content": "Write a sum. CANARY-PROMPT"}]
 UPSTREAM_KEY = "sk-upstream-canary"
+ANSWER = simulated_answer(MESSAGES[0]["content"])
+TEXT = ANSWER.text
+USAGE = (ANSWER.input_tokens, ANSWER.output_tokens)
 
 
 @pytest.fixture
-def upstream():
-    return Upstream()
+def simulated() -> Iterator[tuple[str, Simulator]]:
+    with simulating() as running:
+        yield running
 
 
 @pytest.fixture
-def upstream_url(upstream) -> Iterator[str]:
-    with serving(upstream.app()) as url:
-        yield url
+def upstream(simulated) -> Simulator:
+    return simulated[1]
+
+
+@pytest.fixture
+def upstream_url(simulated) -> str:
+    return simulated[0]
 
 
 @pytest.fixture
@@ -41,15 +52,15 @@ def config(upstream_url):
     return f"""
 providers:
   house: {{kind: openai_compatible, base_url: "{upstream_url}/v1", api_key: {UPSTREAM_KEY}, models: [m]}}
-  claude: {{kind: anthropic, base_url: "{upstream_url}/v1", api_key: {UPSTREAM_KEY}}}
-  sonar: {{kind: perplexity, base_url: "{upstream_url}/v1", api_key: {UPSTREAM_KEY}}}
+  claude: {{kind: anthropic, base_url: "{upstream_url}/anthropic/v1", api_key: {UPSTREAM_KEY}}}
+  sonar: {{kind: perplexity, base_url: "{upstream_url}/perplexity/v1", api_key: {UPSTREAM_KEY}}}
   down: {{kind: openai_compatible, base_url: "http://127.0.0.1:{port}/v1"}}
   openai: {{api_key_env: MLAAS_TEST_UNSET_KEY}}
 models:
   default: {{targets: [local/tiny, house/m]}}
   second: {{targets: [down/x, house/m]}}
-  third: {{targets: [house/status-500, house/stream-cut, house/m]}}
-  wrong: {{targets: [house/status-400, house/m]}}
+  third: {{targets: [house/sim-500, house/sim-truncated, house/m]}}
+  wrong: {{targets: [house/sim-400, house/m]}}
 timeouts: {{connect_s: 2, first_byte_s: 0.5, between_bytes_s: 0.5, restart_wait_s: 0.3}}
 """
 
@@ -114,9 +125,9 @@ async def test_the_async_sdk_streams(gateway):
 
 
 def test_the_sdk_gets_completions(client):
-    assert client.completions.create(model="house/m", prompt="x").choices[0].text == TEXT
+    assert client.completions.create(model="house/m", prompt="x").choices[0].text == simulated_answer("x").text
     chunks = client.completions.create(model="house/m", prompt="x", stream=True)
-    assert "".join(chunk.choices[0].text for chunk in chunks) == TEXT
+    assert "".join(chunk.choices[0].text for chunk in chunks) == simulated_answer("x").text
 
 
 def test_the_sdk_lists_and_retrieves_models(client):
@@ -134,8 +145,8 @@ def test_only_model_and_key_change_on_the_way_to_the_same_dialect(http_client, u
         b' "temperature": 1e0, "model" :"second", "x":[1.50] }'
     )
     assert http_client.post("/v1/chat/completions", content=body).status_code == 200
-    assert upstream.bodies == [body.replace(b'"second"', b'"m"')]
-    assert upstream.headers[0]["Authorization"] == f"Bearer {UPSTREAM_KEY}"
+    assert [seen.body for seen in upstream.seen] == [body.replace(b'"second"', b'"m"')]
+    assert upstream.seen[0].headers["authorization"] == f"Bearer {UPSTREAM_KEY}"
 
 
 # --- choosing --------------------------------------------------------------------------------------------------------
@@ -169,14 +180,14 @@ def test_an_alias_moves_on_from_a_target_that_refuses(http_client, is_stream):
 
 def test_an_alias_moves_on_from_a_target_that_fails_but_not_from_a_wrong_request(http_client):
     answer = http_client.post("/v1/chat/completions", json={"model": "third", "messages": MESSAGES})
-    assert (answer.status_code, answer.headers["x-mlaas-model"]) == (200, "stream-cut")
+    assert (answer.status_code, answer.headers["x-mlaas-model"]) == (200, "m")
     answer = http_client.post("/v1/chat/completions", json={"model": "wrong", "messages": MESSAGES})
     assert answer.status_code == 400
 
 
 def test_a_killed_replica_gives_no_error_while_another_lives(http_client, gateway, upstream_url):
     """One of two endpoints goes away for good; it stays announced, as it does until its lease ends."""
-    with serving(Upstream().app()) as doomed:
+    with simulating() as (doomed, _):
         gateway.endpoints.replace([LocalEndpoint(model="tiny", url=url) for url in (doomed, upstream_url)])
         body = {"model": "tiny", "messages": MESSAGES}
         wait_until(
@@ -190,7 +201,7 @@ def test_a_killed_replica_gives_no_error_while_another_lives(http_client, gatewa
 
 def test_a_replica_killed_under_load_gives_no_error(gateway, http_client, upstream_url):
     """Requests are under way at both replicas when one dies: those move on before their caller sees a byte."""
-    body = {"model": "busy", "messages": MESSAGES}
+    body = {"model": "tiny", "messages": MESSAGES}
     statuses: list[int] = []
     is_over = threading.Event()
 
@@ -200,9 +211,8 @@ def test_a_replica_killed_under_load_gives_no_error(gateway, http_client, upstre
                 statuses.append(caller.post(f"{gateway.url}/v1/chat/completions", json=body).status_code)
 
     threads = [threading.Thread(target=load) for _ in range(8)]
-    doomed = Upstream()
-    with serving(doomed.app()) as url:
-        gateway.endpoints.replace([LocalEndpoint(model="busy", url=each) for each in (url, upstream_url)])
+    with simulating(defaults=replace(DEFAULTS, latency=0.05)) as (url, doomed):
+        gateway.endpoints.replace([LocalEndpoint(model="tiny", url=each) for each in (url, upstream_url)])
         wait_until(
             lambda: http_client.post("/v1/chat/completions", json=body).status_code == 200,
             what="an answer",
@@ -211,7 +221,7 @@ def test_a_replica_killed_under_load_gives_no_error(gateway, http_client, upstre
         for thread in threads:
             thread.start()
         wait_until(
-            lambda: len(doomed.requests) > 20 and doomed.num_active > 1,
+            lambda: doomed.num_requests > 20 and doomed.num_active > 1,
             what="traffic on the doomed replica",
             timeout_s=5,
         )
@@ -224,7 +234,7 @@ def test_a_replica_killed_under_load_gives_no_error(gateway, http_client, upstre
 
 
 def test_a_request_waits_for_the_only_replica_to_come_back(http_client, gateway):
-    with serving(Upstream().app()) as url:
+    with serving(Simulator().app()) as url:
         gateway.endpoints.replace([LocalEndpoint(model="tiny", url=url)])
         body = {"model": "tiny", "messages": MESSAGES}
         wait_until(
@@ -237,7 +247,7 @@ def test_a_request_waits_for_the_only_replica_to_come_back(http_client, gateway)
 
     def come_back() -> None:
         tick.wait(0.1)
-        with serving(Upstream().app(), port=port):
+        with serving(Simulator().app(), port=port):
             back.wait(10)
 
     tick = threading.Event()
@@ -346,7 +356,7 @@ def test_a_malformed_body_is_400_and_names_the_field(http_client, upstream, body
     answer = http_client.post("/v1/chat/completions", content=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
-    assert upstream.requests == []
+    assert not upstream.seen
 
 
 def test_a_prompt_that_is_none_is_400(http_client):
@@ -366,7 +376,7 @@ def test_a_body_of_20_mb_is_413(http_client, upstream):
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
     answer = http_client.post("/v1/chat/completions", content=iter([body[:1_000_000]] * 22))
     assert answer.status_code == 413
-    assert upstream.requests == []
+    assert not upstream.seen
     small = {"model": "house/m", "messages": [{"role": "user", "content": "x" * 19 * 1024**2}]}
     assert http_client.post("/v1/chat/completions", json=small).status_code == 200
 
@@ -394,24 +404,36 @@ def test_health_needs_no_key_and_says_which_models_are_up(gateway):
 @pytest.mark.parametrize(
     ("fault", "status", "code"),
     [
-        ("status-400", 400, "code_400"),
-        ("status-401", 502, "code_401"),
-        ("status-404", 404, "code_404"),
-        ("status-429", 429, "code_429"),
-        ("status-500", 500, "code_500"),
-        ("status-529", 503, "code_529"),
-        ("disconnect", 502, "upstream_closed"),
-        ("slow-first-byte", 504, "upstream_timeout"),
-        ("malformed", 502, "upstream_unreadable"),
+        ("sim-400", 400, "code_400"),
+        ("sim-401", 502, "code_401"),
+        ("sim-404", 404, "code_404"),
+        ("sim-429", 429, "code_429"),
+        ("sim-500", 500, "code_500"),
+        ("sim-529", 503, "code_529"),
+        ("sim-disconnect", 502, "upstream_closed"),
+        ("sim-slow", 504, "upstream_timeout"),
+        ("sim-quota", 402, None),
     ],
 )
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_an_upstream_fault_before_the_first_byte_has_its_status(http_client, provider, fault, status, code, is_stream):
     body = {"model": f"{provider}/{fault}", "messages": MESSAGES, "stream": is_stream}
     answer = http_client.post("/v1/chat/completions", json=body)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code or error["code"])
     if status in (429, 529):
         assert answer.headers["retry-after"] == "7"
+
+
+@pytest.mark.parametrize("provider", ["house", "claude", "sonar"])
+def test_an_answer_that_cannot_be_read_is_502_and_a_stream_that_begins_with_an_error_is_none(http_client, provider):
+    body = {"model": f"{provider}/sim-malformed", "messages": MESSAGES}
+    answer = http_client.post("/v1/chat/completions", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_unreadable")
+    body = {"model": f"{provider}/sim-error-first", "messages": MESSAGES, "stream": True}
+    answer = http_client.post("/v1/chat/completions", json=body)
+    assert answer.status_code in (500, 503)
+    assert "told to fail in the middle" in answer.json()["error"]["message"]
 
 
 def test_an_upstream_that_refuses_is_503(http_client):
@@ -422,27 +444,34 @@ def test_an_upstream_that_refuses_is_503(http_client):
 @pytest.mark.parametrize("provider", ["house", "claude", "sonar"])
 @pytest.mark.parametrize(
     ("fault", "code"),
-    [("stream-stall", "upstream_timeout"), ("stream-cut", "upstream_closed"), ("stream-short", "upstream_closed")],
+    [
+        ("sim-stall", "upstream_timeout"),
+        ("sim-truncated", "upstream_closed"),
+        ("sim-short", "upstream_closed"),
+        ("sim-malformed", "upstream_unreadable"),
+        ("sim-error", None),
+    ],
 )
 def test_an_upstream_fault_in_mid_stream_is_an_error_event(http_client, client, provider, fault, code):
-    body = {"model": f"{provider}/{fault}", "messages": MESSAGES, "stream": True}
+    body = {"model": f"{provider}/{fault}@rate:300", "messages": MESSAGES, "stream": True}
     with http_client.stream("POST", "/v1/chat/completions", json=body) as answer:
         assert answer.status_code == 200
         events = read_events(answer)
-    assert json.loads(events[-1])["error"]["code"] == code
+    error = json.loads(events[-1])["error"]
+    assert error["code"] == (code or error["code"])
     assert "[DONE]" not in events
     assert all(json.loads(each) for each in events)
     with pytest.raises(openai.APIError):
         list(client.chat.completions.create(model=body["model"], messages=MESSAGES, stream=True))
 
 
-@pytest.mark.parametrize("fault", ["stream-endless", "stream-stall", "slow-first-byte"])
+@pytest.mark.parametrize("fault", ["sim-endless", "sim-stall", "sim-slow"])
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_a_caller_who_leaves_frees_the_upstream(gateway, upstream, fault, is_stream):
     body = json.dumps({"model": f"house/{fault}", "messages": MESSAGES, "stream": is_stream})
     connection = http.client.HTTPConnection(gateway.url.removeprefix("http://"))
     connection.request("POST", "/v1/chat/completions", body, {"authorization": f"Bearer {gateway.key}"})
-    if fault != "slow-first-byte" and not is_stream:
+    if fault != "sim-slow" and not is_stream:
         connection.close()
         return
     wait_until(lambda: upstream.num_active == 1, what="the request to reach the upstream", timeout_s=5)

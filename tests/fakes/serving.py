@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
+from mlaas.providers.simulated.directive import DEFAULTS, Options
+from mlaas.providers.simulated.script import Prompt, Script, write_script
 from mlaas.providers.simulated.server import Simulator
 
 
@@ -37,8 +39,15 @@ def serving(app: web.Application, *, port: int = 0) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def simulating(*, seed: int = 0, fault_rate: float = 0.0) -> Iterator[tuple[str, Simulator]]:
+def simulating(
+    *, seed: int = 0, fault_rate: float = 0.0, defaults: Options = DEFAULTS
+) -> Iterator[tuple[str, Simulator]]:
     """Serve the provider simulator and yield its URL and itself."""
-    simulator = Simulator(seed=seed, fault_rate=fault_rate)
+    simulator = Simulator(seed=seed, fault_rate=fault_rate, defaults=defaults)
     with serving(simulator.app()) as url:
         yield url, simulator
+
+
+def simulated_answer(*texts: str) -> Script:
+    """Return what the simulator answers to the texts of a prompt, by default."""
+    return write_script(Prompt(texts=texts, tools={}), DEFAULTS, seed=0)

@@ -25,11 +25,11 @@ answer one for every piece that a stream carries, so tests can count on the usag
 | `no-usage` | no usage at all |
 | `endless` | a stream that never ends |
 
-**Options** follow the model's name after `@`, as in `sim-429@after=2,form=ms`, or come as `x-sim-options`: `tokens=16`
-of text, `rate=0` tokens per second (0: as fast as it goes), `latency=0` seconds to the first byte, `stall=30`,
-`after=7` seconds to wait, `form=` of that wait (`seconds`, `float`, `date`, `ms`, `go`, `rfc3339`, `retry-info`,
-`none`), `cached=0` and `written=0` tokens of the prompt read from and written to the cache, `reasoning=4` tokens where
-the request asks for reasoning.
+**Options** follow the model's name after `@`, as in `sim-429@after=2,form=ms` or, through a gateway that takes no such
+name, `sim-429@after:2+form:ms`; or they come as `x-sim-options`. There are: `tokens=16` of text, `rate=0` tokens per
+second (0: as fast as it goes), `latency=0` seconds to the first byte, `stall=30`, `after=7` seconds to wait, `form=` of
+that wait (`seconds`, `float`, `date`, `ms`, `go`, `rfc3339`, `retry-info`, `none`), `cached=0` and `written=0` tokens
+of the prompt read from and written to the cache, `reasoning=4` tokens where the request asks for reasoning.
 
 `GET /simulator` tells what was seen: requests, those under way, those whose caller left, and faults by name.
 """

@@ -72,7 +72,8 @@ def parse_directive(model: str, headers: Mapping[str, str], defaults: Options = 
     """Return the fault that a request asks for, empty for none, and its options.
 
     Args:
-        model: such as `m`, `sim-429` or `gpt-5@tokens=500,rate=50`.
+        model: such as `m`, `sim-429` or `gpt-5@tokens=500,rate=50`; `+` is as good as `,`, and `:` as `=`, for names
+            that may not hold them.
         headers: `x-sim-fault` and `x-sim-options` go before what the model's name says.
         defaults: of options that are not given.
 
@@ -91,7 +92,7 @@ def parse_directive(model: str, headers: Mapping[str, str], defaults: Options = 
 
 def _parse_options(text: str) -> dict[str, Any]:
     values = {}
-    for pair in text.split(","):
+    for pair in text.replace("+", ",").replace(":", "=").split(","):
         name, _, value = pair.strip().partition("=")
         if name not in _TYPES:
             raise ValueError(f"no option is called {name!r}; there are {', '.join(_TYPES)}")

@@ -55,6 +55,7 @@ def test_a_stop_text_ends_the_answer_before_it():
         ("m", {}, "", {}),
         ("sim-429@after=2,form=ms", {}, "429", {"after": 2.0, "form": "ms"}),
         ("gpt-5@tokens=500,rate=50", {}, "", {"tokens": 500, "rate": 50.0}),
+        ("gpt-5@tokens:500+rate:50", {}, "", {"tokens": 500, "rate": 50.0}),
         ("sim-stall", {"x-sim-fault": "short", "x-sim-options": "stall=1"}, "short", {"stall": 1.0}),
     ],
 )
