@@ -23,6 +23,10 @@ WAIT_S = 2.0
 """Longest time that a request waits for units that others hold."""
 PATIENCE_S = WAIT_S / 2
 """After this, a request that waits for the whole of its money takes what is there, and answers within it."""
+USUAL_TOKENS = 512
+"""Output tokens that a request is given at least, while the budget has as much."""
+SHORT_PARTS = 4
+"""A request whose bound the budget does not cover gets this part of what is left, or less when others wait too."""
 
 
 @dataclass(slots=True)
@@ -180,8 +184,18 @@ class Account:
             if reachable < least:
                 return refuse(share, least, now_s=now_s, wall_s=wall_s)
             if least < units and (reachable < ask.full or now_s - ask.asked_s > PATIENCE_S):
-                ask.needs[index] = (share, max(least, min(units, share.present(now_s))))
+                ask.needs[index] = (share, self._shorten(ask, share.present(now_s)))
         return self.take(ask, now_s=now_s)
+
+    def _shorten(self, ask: Ask, present: int) -> int:
+        """Return what a request gets whose bound the budget does not cover.
+
+        Only a part of what is left, so that others can be answered at the same time; but as much as a usual answer
+        takes, while there is so much.
+        """
+        usual = to_nanos(ask.input_usd + USUAL_TOKENS * (ask.usd_per_output_token or Decimal(0)))
+        part = max(present // (SHORT_PARTS + len(self.asks)), min(usual, present))
+        return max(ask.least, min(ask.full, part))
 
     def give_up(self, ask: Ask, *, now_s: float, wall_s: float, failure: str | None) -> Reservation | MlaasError:
         """Answer a request that has waited as long as it may: with less output than it asked for, or with a refusal.
