@@ -21,7 +21,6 @@ from mlaas.router.types import LocalEndpoint
 from mlaas.store.engine import migrate, open_store
 from mlaas.store.keys import KeyRepository
 from tests.fakes.ledgers import LocalLedger
-from tests.fakes.serving import serving as serving
 
 
 class StaticEndpoints:

@@ -125,6 +125,19 @@ def test_a_stream_that_breaks_is_noticed_and_what_came_before_is_whole(upstream,
         assert not line.startswith(b"data:") or orjson.loads(line[5:])
 
 
+@pytest.mark.parametrize("fault", ["malformed", "error"])
+def test_a_stream_that_breaks_is_noticed_when_all_of_it_comes_at_once(upstream, streamed, fault):
+    with upstream.post(streamed, f"sim-{fault}") as response:
+        whole = response.read()
+    decoder = upstream.provider.decode_stream(streamed)
+    seen: list[bytes] = []
+    with pytest.raises(ProviderFailed) as caught:
+        seen += [decoder.feed(whole), decoder.finish(None)]
+    assert (caught.value.failure.code == "upstream_unreadable") is (fault == "malformed")
+    for line in b"".join(seen).splitlines():
+        assert not line.startswith(b"data:") or orjson.loads(line[5:])
+
+
 def test_an_error_that_comes_first_leaves_nothing_to_take_back(upstream, streamed):
     seen: list[bytes] = []
     with pytest.raises(ProviderFailed, match="told to fail in the middle"):
