@@ -102,9 +102,9 @@ class Account:
         """Take over the key's present limits, and the present period of its budget."""
         self.limits = limits
         self.renew_s = float("inf")
-        self.requests.limit = limits.rpm or 0
-        self.tokens.limit = limits.tpm or 0
-        self.slots.limit = limits.concurrency or 0
+        self.requests.resize(limits.rpm or 0)
+        self.tokens.resize(limits.tpm or 0)
+        self.slots.resize(limits.concurrency or 0)
         if limits.budget_usd is None or limits.budget_per is None:
             self._replace_budget(None)
             return
@@ -115,7 +115,7 @@ class Account:
             earlier = next((share for share in self.past_budgets if share.pool == pool), None)
             self._replace_budget(earlier or BudgetShare(pool, limit=limit, ends_s=ends_s))
         if self.budget is not None:
-            self.budget.limit = limit
+            self.budget.resize(limit)
             self.renew_s = ends_s
 
     def shares(self) -> Iterator[Share]:

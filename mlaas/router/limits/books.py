@@ -5,8 +5,9 @@ Pure but for the state that an object keeps: times come in, and nothing here wai
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mlaas.router.limits.leases import Lease, Pool, exchange, forget, is_recalled
 from mlaas.router.limits.types import LEASE_S, RATES, WINDOW_S, Grant, PoolId, Reply, Report
@@ -15,43 +16,53 @@ KEPT_BUDGETS = 10_000
 """How many budgets are kept in memory; the store has the others."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """A replica that was heard of: its last report, and when it came."""
+
+    sequence: int
+    heard_s: float
+    session: str
+
+
 class Replicas:
-    """The gateway replicas that were heard of, and when last."""
+    """The gateway replicas that were heard of."""
 
-    _heard: dict[str, tuple[int, float]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._contacts: dict[str, Contact] = {}
 
-    def hear(self, report: Report, *, now_s: float) -> bool:
-        """Note that a replica reports; tell whether the report is newer than its last one."""
-        sequence, _heard_s = self._heard.get(report.replica_id, (0, now_s))
-        self._heard[report.replica_id] = (max(sequence, report.sequence), now_s)
-        return report.sequence > sequence
+    def hear(self, report: Report, *, now_s: float) -> tuple[str, bool]:
+        """Note that a replica reports; return its session, and whether the report is newer than its last one."""
+        last = self._contacts.get(report.replica_id)
+        is_continued = last is not None and now_s < last.heard_s + LEASE_S
+        session = last.session if last is not None and is_continued else uuid.uuid4().hex
+        sequence = 0 if last is None else last.sequence
+        self._contacts[report.replica_id] = Contact(max(sequence, report.sequence), now_s, session)
+        return session, report.sequence > sequence
 
     def live(self, now_s: float) -> set[str]:
         """Return those whose lease runs."""
-        return {name for name, (_, heard_s) in self._heard.items() if now_s < heard_s + LEASE_S}
+        return {name for name, contact in self._contacts.items() if now_s < contact.heard_s + LEASE_S}
 
     def silent(self, now_s: float, *, for_s: float) -> list[str]:
         """Return those that were not heard of for this long."""
-        return [name for name, (_, heard_s) in self._heard.items() if now_s >= heard_s + for_s]
+        return [name for name, contact in self._contacts.items() if now_s >= contact.heard_s + for_s]
 
     def drop(self, replica_id: str) -> None:
         """Forget a replica."""
-        self._heard.pop(replica_id, None)
+        self._contacts.pop(replica_id, None)
 
 
 class WindowBook:
     """Requests, tokens and concurrency: all in memory, told anew by the replicas when the process was replaced.
 
     Args:
-        incarnation: unique to this process.
         now_s: monotonic clock.
         is_successor: another process has served this shard before: listen for as long as its leases may run.
         span_s: length of the window.
     """
 
-    def __init__(self, *, incarnation: str, now_s: float, is_successor: bool, span_s: float = WINDOW_S) -> None:
-        self._incarnation = incarnation
+    def __init__(self, *, now_s: float, is_successor: bool, span_s: float = WINDOW_S) -> None:
         self._settled_s = now_s + LEASE_S if is_successor else now_s
         self._span_s = span_s
         self._pools: dict[PoolId, Pool] = {}
@@ -61,8 +72,9 @@ class WindowBook:
     def exchange(self, report: Report, *, now_s: float) -> Reply:
         """Take a replica's report and answer it. One that was overtaken by a later one is answered with nothing."""
         self._expire(now_s)
+        session, is_new = self._replicas.hear(report, now_s=now_s)
         grants: list[Grant] = []
-        if self._replicas.hear(report, now_s=now_s):
+        if is_new:
             live = self._replicas.live(now_s)
             for claim in report.claims:
                 pool, grant = exchange(
@@ -78,7 +90,7 @@ class WindowBook:
         recalls = tuple(
             pool_id for pool_id in self._lines if is_recalled(self._pools[pool_id], report.replica_id, now_s=now_s)
         )
-        return Reply(incarnation=self._incarnation, grants=tuple(grants), recalls=recalls)
+        return Reply(session=session, grants=tuple(grants), recalls=recalls)
 
     def held(self, pool_id: PoolId) -> int:
         """Return how much of a pool replicas hold."""
@@ -110,8 +122,7 @@ class WindowBook:
 class BudgetBook:
     """Money. What it decides counts only when it is stored, so it keeps a decision apart until it is told."""
 
-    def __init__(self, *, incarnation: str) -> None:
-        self._incarnation = incarnation
+    def __init__(self) -> None:
         self._pools: dict[PoolId, Pool] = {}
         self._lines: set[PoolId] = set()
         self._replicas = Replicas()
@@ -134,8 +145,9 @@ class BudgetBook:
         changed: dict[PoolId, Pool] = {}
         replies: list[Reply] = []
         for report in reports:
+            session, is_new = self._replicas.hear(report, now_s=now_s)
             grants: list[Grant] = []
-            if self._replicas.hear(report, now_s=now_s):
+            if is_new:
                 live = self._replicas.live(now_s)
                 for claim in report.claims:
                     pool = changed.get(claim.pool, self._pools[claim.pool])
@@ -147,7 +159,7 @@ class BudgetBook:
                 for pool_id in {*self._lines, *changed}
                 if is_recalled(changed.get(pool_id, self._pools[pool_id]), report.replica_id, now_s=now_s)
             )
-            replies.append(Reply(incarnation=self._incarnation, grants=tuple(grants), recalls=recalls))
+            replies.append(Reply(session=session, grants=tuple(grants), recalls=recalls))
         return changed, replies
 
     def apply(self, changed: Mapping[PoolId, Pool]) -> None:

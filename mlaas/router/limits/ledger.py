@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -49,12 +48,11 @@ class Ledger:
         span_s: float = WINDOW_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        incarnation = uuid.uuid4().hex
         self._shard = shard
         self._store = store
         self._clock = clock
-        self._windows = WindowBook(incarnation=incarnation, now_s=clock(), is_successor=is_successor, span_s=span_s)
-        self._budgets = BudgetBook(incarnation=incarnation)
+        self._windows = WindowBook(now_s=clock(), is_successor=is_successor, span_s=span_s)
+        self._budgets = BudgetBook()
         self._epoch: int | None = None
         self._superseded: Conflict | None = None
         self._queue: list[tuple[Report, asyncio.Future[Reply]]] = []

@@ -56,7 +56,7 @@ class Link:
         self._on_reply = on_reply
         self._wanted = asyncio.Event()
         self._sequence = 0
-        self._incarnation = ""
+        self._session = ""
         self._tick_s = float("-inf")
         self._heard_s = float("-inf")
         self._is_urgent = False
@@ -139,13 +139,13 @@ class Link:
             self.failure = None
         for grant in reply.grants:
             shares[grant.pool].apply(grant, sent_s=sent_s)
-        is_known = reply.incarnation == self._incarnation
+        is_known = reply.session == self._session
         if not is_known:
+            self._session = reply.session
             told = {grant.pool for grant in reply.grants}
             untold = [share for share in shares.values() if share.pool not in told]
             for share in untold:
                 share.is_changed = True
-            self._incarnation = reply.incarnation
             is_known = not any(share.granted != share.returned for share in untold)
             self.wake()
         # After the grants: a share whose lease had run out is smaller now. And a ledger that has yet to be told of a

@@ -98,11 +98,10 @@ class Meter:
 
     async def close(self) -> None:
         """Give back all that is not in use, and report the rest. Call it when `run` has ended."""
-        now_s = self._clock()
         for shard in self._shards:
             for account in shard.accounts.values():
                 for share in account.shares():
-                    share.give_back(max(0, share.idle(now_s)))
+                    share.recall(until_s=float("inf"))
             shard.busy.update(dict.fromkeys(shard.accounts.values()))
         await self.exchange()
 
@@ -210,9 +209,14 @@ class Meter:
     def _serve(self, shard: _Shard, account: Account) -> None:
         """Answer the requests that wait, first come first served, as far as what is held suffices."""
         now_s, wall_s = self._clock(), self._wall_clock()
-        while account.asks and not shard.is_fenced(account, now_s):
+        is_fenced, failure = shard.is_fenced(account, now_s), shard.windows.failure
+        while account.asks:
             ask = account.asks[0]
-            outcome = account.decide(ask, now_s=now_s, wall_s=wall_s)
+            outcome: Reservation | MlaasError | None
+            if is_fenced:
+                outcome = None if failure is None else unavailable(failure)
+            else:
+                outcome = account.decide(ask, now_s=now_s, wall_s=wall_s)
             if outcome is None:
                 break
             account.asks.popleft()

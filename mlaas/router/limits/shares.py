@@ -44,6 +44,12 @@ class Share:
         self._taken = 0
         self._taken_before: deque[int] = deque(maxlen=MEMORY_TICKS)
 
+    def resize(self, limit: int) -> None:
+        """Note the pool's size; of another size than before, nothing is known until the ledger is heard."""
+        if limit != self.limit:
+            self.limit = limit
+            self.outlook_s = float("-inf")
+
     def idle(self, now_s: float) -> int:
         """Return how many units can be taken now; negative when more is in use than is held."""
         return self.granted - self.returned - self.used

@@ -102,11 +102,12 @@ class Reply:
     """The ledger's answer to a report.
 
     Attributes:
-        incarnation: unique to the ledger's process; another one knows nothing of the shares and has to be told all.
+        session: another one than in the last reply: the replica's lease has run out meanwhile, or the ledger's process
+            is new; then the ledger knows nothing of the shares that this report did not name.
         grants: one for each claim, in their order.
         recalls: pools of which another replica waits for units that this one may hold idle.
     """
 
-    incarnation: str
+    session: str
     grants: tuple[Grant, ...]
     recalls: tuple[PoolId, ...] = ()

@@ -102,16 +102,16 @@ class Network:
         self.loses_replies = False
         self.heard_s = float("-inf")
         self.is_known = True
-        self._incarnation = ""
+        self._session = ""
 
     async def exchange_windows(self, shard: int, report: Report) -> Reply:
         self._lose(is_lost=self.loses_reports)
         reply = await self.cluster.exchange_windows(shard, report)
         self.heard_s = self.cluster.clock()
-        # Whoever has heard that the ledger is another one tells it all the next time.
-        self.is_known |= reply.incarnation == self._incarnation
+        # Whoever has heard that the ledger knows nothing of it tells it all the next time.
+        self.is_known |= reply.session == self._session
         self._lose(is_lost=self.loses_replies)
-        self._incarnation = reply.incarnation
+        self._session = reply.session
         return reply
 
     async def exchange_budgets(self, shard: int, report: Report) -> Reply:
