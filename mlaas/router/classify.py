@@ -127,7 +127,8 @@ def classify(fields: Mapping[str, Any]) -> Task:
         fields: a request for chat completions, messages, responses or completions.
     """
     messages = _messages(fields)
-    if sum(_num_chars(message.get("content")) for message in messages) >= LONG_CONTEXT_CHARS:
+    num_chars = sum(_num_chars(fields.get(name)) for name in ("system", "instructions"))
+    if num_chars + sum(_num_chars(message.get("content")) for message in messages) >= LONG_CONTEXT_CHARS:
         return Task.LONG_CONTEXT
     points = _points_of_fields(fields)
     text = next((_text(each.get("content")) for each in reversed(messages) if each.get("role") == "user"), "")

@@ -187,13 +187,13 @@ class BatchExecutor:
         return batch
 
     async def _ask(self, batch: Batch, line: BatchLine) -> BatchAnswer:
-        """Ask one line, again while its target or a limit asks to wait."""
+        """Ask one line, again while its target or a limit asks to wait a little; a spent budget asks for hours."""
         for number in range(_MAX_TRIES):
             performed = await self._perform_safely(batch, line)
-            if performed.status not in _BUSY or number == _MAX_TRIES - 1:
+            wait_s = performed.retry_after_s if performed.retry_after_s is not None else 2.0**number
+            if performed.status not in _BUSY or number == _MAX_TRIES - 1 or wait_s > _MAX_WAIT_S:
                 break
-            asked_s = performed.retry_after_s if performed.retry_after_s is not None else 2.0**number
-            await self._sleep(min(asked_s, _MAX_WAIT_S))
+            await self._sleep(wait_s)
         text = encode_answer(
             line, batch_id=batch.id, request_id=performed.request_id, status=performed.status, body=performed.body
         )

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from mlaas.auth.types import Principal
-from mlaas.errors import AuthenticationError
+from mlaas.errors import AuthenticationError, PlatformError
 from mlaas.providers.base import FieldError
 from mlaas.router.files.folder import FileFolder
 from mlaas.router.files.multipart import parse_form
@@ -68,7 +68,11 @@ class _Handlers:
             num_bytes=len(upload.content),
             created_at=datetime.now(UTC),
         )
-        await asyncio.to_thread(self.files.put, file)
+        try:
+            await asyncio.to_thread(self.files.put, file)
+        except PlatformError:
+            await asyncio.to_thread(self.folder.remove, file_id)
+            raise
         return as_json(encode_file(file))
 
     async def list(self, request: Request) -> Result:

@@ -76,6 +76,8 @@ def test_length_decides_wherever_it_stands() -> None:
     ]
     assert classify({"messages": messages}) is Task.LONG_CONTEXT
     assert classify({"messages": messages[1:]}) is Task.CHAT
+    for name in ("system", "instructions"):
+        assert classify({"messages": messages[1:], name: "x" * LONG_CONTEXT_CHARS}) is Task.LONG_CONTEXT
 
 
 def test_only_the_last_question_counts() -> None:

@@ -39,7 +39,10 @@ def requests(*custom_ids: str, **body: Any) -> bytes:
 
 
 class Models:
-    """Answers by the request's `user`; `down` is a 500, `odd` a bug, `busy-N` a 429 N times; may hold requests back."""
+    """Answers by the request's `user`; may hold requests back.
+
+    `down` is a 500, `odd` a bug, `busy-N` a 429 N times, `broke` one that asks to wait for an hour.
+    """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -63,6 +66,8 @@ class Models:
             raise KeyError(user)
         if user.startswith("busy-") and self.asked.count(user) <= int(user[5:]):
             return Performed(status=429, body=b'{"error": {}}', request_id="r", retry_after_s=3)
+        if user == "broke":
+            return Performed(status=429, body=b"{}", request_id="r", retry_after_s=3600)
         status = 500 if user == "down" else 200
         return Performed(status=status, body=orjson.dumps({"echo": user}, option=orjson.OPT_INDENT_2), request_id="r")
 

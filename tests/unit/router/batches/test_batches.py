@@ -14,8 +14,10 @@ import openai
 import orjson
 import pytest
 from openai.types import Batch, FileObject
+from sqlalchemy import text
 
 from mlaas.store.batches import BatchStatus
+from mlaas.store.engine import transaction
 from tests.unit.router.batches.platform import ENDPOINT, Platform, requests
 from tests.waiting import wait_until
 
@@ -157,6 +159,23 @@ async def test_a_busy_target_is_asked_again_after_the_time_it_asks_for(platform:
         assert error["response"]["status_code"] == 429
         assert platform.models.asked.count("busy-9") == 6
         assert set(platform.waits_s) == {3}
+
+
+async def test_a_spent_budget_is_not_waited_for(platform: Platform) -> None:
+    async with platform.client() as client:
+        batch = await submit(client, requests("broke"))
+        await platform.executor.run_next("w")
+        [error] = await read(client, (await client.batches.retrieve(batch.id)).error_file_id)
+        assert (error["response"]["status_code"], platform.models.asked, platform.waits_s) == (429, ["broke"], [])
+
+
+async def test_a_store_that_is_out_leaves_no_content_behind(platform: Platform, tmp_path: Path) -> None:
+    async with platform.client() as client:
+        with transaction(platform.engine) as connection:
+            connection.execute(text("ALTER TABLE files RENAME TO elsewhere"))
+        with pytest.raises(openai.InternalServerError):
+            await client.files.create(file=("x", b"1"), purpose="batch")
+        assert list((tmp_path / "files").iterdir()) == []
 
 
 async def running(platform: Platform, num_asked: int) -> asyncio.Task[bool]:
