@@ -2,11 +2,12 @@
 
 Three local replicas of one model and one external provider get ten minutes of traffic with a burst in the middle. The
 simulation is a discrete-event one, without a clock and deterministic: the same seed gives the same figures on every
-machine. The router's own code decides (`Fleet.snapshot` and `decide`), with engine readings that are up to a second old,
-as in production; only the engines are models.
+machine. The router's own code decides (`Fleet.snapshot` and `decide`), with engine readings that are up to a second
+old, as in production; only the engines are models.
 
-An engine runs up to 32 requests at a time, others wait. Its speed falls with its batch: each request of a batch of b gets
-60 / (1 + b / 32) tokens a second. The external provider answers after 0.6 s at 90 tokens a second, whatever the load.
+An engine runs up to 32 requests at a time, others wait. Its speed falls with its batch: each request of a batch of b
+gets 60 / (1 + b / 32) tokens a second. The external provider answers after 0.6 s at 90 tokens a second, whatever the
+load.
 
     python benchmarks/gateway/policies.py [--seed N] [--json FILE]
 """
