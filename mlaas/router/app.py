@@ -121,8 +121,9 @@ class GatewayApp:
     async def _call(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
         principal = self.gate.admit(scope)
         record.key_id, record.tenant = principal.key_id, principal.tenant
+        record.operation = dialect.operation.value
         call = parse_call(dialect, await read_body(scope, receive), forwarded_headers(scope))
-        record.operation, record.model, record.is_stream = call.operation.value, call.model[:300], call.is_stream
+        record.model, record.is_stream = call.model[:300], call.is_stream
         is_fresh = is_bypassed(header(scope, CACHE_HEADER))
         work = self.calls.answer(call, principal, HttpReply(send), record, is_fresh=is_fresh)
         try:

@@ -144,7 +144,7 @@ async def open_answer(
     Raises:
         ProviderFailed: nothing of the answer can be used.
     """
-    is_native = sent is asked
+    is_native = sent.operation is asked.operation
     answer = await egress.open(provider, attempt.origin, request)
     try:
         if not sent.is_stream:

@@ -114,7 +114,7 @@ class Billing:
             BudgetExceeded: as in `open`.
             PlatformError: as in `open`.
         """
-        fixed, per_token = self._bound(call, targets, at_s=bill.at_s)
+        fixed, per_token = self._bound(call, targets, bill)
         most_output = MAX_OUTPUT_TOKENS if asked is None else asked
         try:
             bill.reservation = await self.meter.reserve(
@@ -142,13 +142,21 @@ class Billing:
             self.meter.settle(bill.reservation, tokens=tokens, cost_usd=bill.cost_usd or _NOTHING)
             bill.reservation = None
 
-    def _bound(self, call: Call, targets: Iterable[Target], *, at_s: float) -> tuple[Decimal, Decimal]:
+    def _bound(self, call: Call, targets: Iterable[Target], bill: Bill) -> tuple[Decimal, Decimal]:
         """Return the most that the prompt can cost, and the most that a token of the answer can."""
         input_tokens = most_input_tokens(call)
         fixed = per_token = _NOTHING
         for target in targets:
-            read = self.prices.bound(target, input_tokens=input_tokens, output_tokens=0, at_s=at_s)
-            written = self.prices.bound(target, input_tokens=input_tokens, output_tokens=1, at_s=at_s)
+            read, written = (
+                self.prices.bound(
+                    target,
+                    input_tokens=input_tokens,
+                    output_tokens=num,
+                    at_s=bill.at_s,
+                    service_tier=bill.service_tier,
+                )
+                for num in (0, 1)
+            )
             if read is not None and written is not None:
                 fixed, per_token = max(fixed, read), max(per_token, written - read)
         return fixed, per_token

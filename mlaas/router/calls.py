@@ -33,7 +33,7 @@ from mlaas.router.record import RequestRecord
 from mlaas.router.reply import Reply
 from mlaas.router.retry_budget import RetryBudget
 from mlaas.router.throughput import Throughput
-from mlaas.router.types import Target
+from mlaas.router.types import Target, targets_of
 
 _PRICE_S = 5.0
 """Time between two looks at what local models yield."""
@@ -157,7 +157,7 @@ class RouterCalls:
     def targets(self) -> tuple[Target, ...]:
         """Return every target that the configuration names."""
         catalog = self.catalog
-        aliased = [each for route in catalog.routes.values() for each in route.targets]
+        aliased = [each for route in catalog.routes.values() for each in targets_of(route)]
         listed = [Target(provider=name.partition("/")[0], model=name.partition("/")[2]) for name in catalog.listed]
         local = [Target(provider=LOCAL, model=name) for name in sorted(self.fleet.local_models)]
         return tuple(dict.fromkeys((*aliased, *listed, *local)))

@@ -23,7 +23,7 @@ from mlaas.router.prefixes import prompt_blocks
 from mlaas.router.record import RequestRecord
 from mlaas.router.replay.forms import stream_from_whole
 from mlaas.router.reply import MemoryReply, Reply
-from mlaas.router.types import Route, RoutingPolicy
+from mlaas.router.types import Route, RoutingPolicy, targets_of
 from mlaas.router.virtual.answer import answer_virtual
 from mlaas.router.virtual.asking import Asked, Tally
 from mlaas.router.virtual.config import VirtualConfig
@@ -99,14 +99,13 @@ class Dispatcher:
     ) -> None:
         if route.is_alias:
             record.policy = route.policy.value
-        targets = route.targets if route.burst is None else (*route.targets, *route.burst.targets)
-        bill = await self.billing.open(call, principal, targets, at_s=record.at_s)
+        bill = await self.billing.open(call, principal, targets_of(route), at_s=record.at_s)
         exchange = Exchange(
             world=self.world,
             call=call,
             dialect=DIALECTS[call.operation],
             route=route,
-            need=needs_of(call, route, has_budget=bill.has_budget),
+            need=needs_of(call, route, has_budget=bill.has_budget, droppable=self.world.fitter.droppable(route.model)),
             principal=principal,
             bill=bill,
             reply=reply,

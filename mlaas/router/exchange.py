@@ -205,7 +205,9 @@ class Exchange:
                     world.fleet.ended(origin, sign, now_s=time.monotonic(), target=target, failure=failure)
                 if span is not None:
                     span.end(failure=kind)
-                world.metrics.count_attempt(str(target), outcome=kind or sign.value, previous=previous)
+                world.metrics.count_attempt(
+                    str(target), outcome=kind or ("ok" if sign is Sign.ALIVE else "cancelled"), previous=previous
+                )
 
     async def _enter(self, attempt: Attempt, places: AsyncExitStack) -> Attempt:
         """Wait for a place at a local model; return the attempt, at the replica that is best when there is one.

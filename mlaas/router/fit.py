@@ -67,18 +67,28 @@ class Fitter:
                 target may.
         """
         provider, key = self._pick(target.provider)
+        droppable = {*self.droppable(alias), *self._droppable.get(f"{target.provider}/", ())}
         if max_output_tokens is not None:
             call = cap_output(call, max_output_tokens)
-        droppable = {*self._droppable.get(alias, ()), *self._droppable.get(f"{target.provider}/", ())}
         for name in self._unsupported(target, call):
             call = _drop(call, FieldError(name, f"{target} cannot honour {name!r}"), droppable)
+        sent = call
+        while call.operation not in provider.operations:
+            try:
+                sent = dialect.to_chat(call)
+                break
+            except FieldError as error:
+                call = _drop(call, error, droppable)
         while True:
             try:
-                sent = call if call.operation in provider.operations else dialect.to_chat(call)
                 request = provider.encode_request(sent, model=target.model)
                 return Fitted(asked=call, sent=sent, provider=provider, request=request, key=key)
             except FieldError as error:
-                call = _drop(call, error, droppable)
+                sent = _drop(sent, error, droppable)
+
+    def droppable(self, alias: str) -> Collection[str]:
+        """Return the fields of requests for an alias that may be left out."""
+        return self._droppable.get(alias, ())
 
     def report(self, fitted: Fitted, failure: Failure) -> None:
         """Take note of a failure: a key that is refused rests, while the provider's other keys serve."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
+
+import orjson
 
 from mlaas.providers.base import Call, Operation
 from mlaas.router.classify import classify
@@ -16,6 +18,11 @@ IMAGE_TOKENS: Final = 6_000
 DEFAULT_OUTPUT_TOKENS: Final = 256
 """Expected length of an answer whose request sets no bound."""
 
+_FEATURE_FIELDS = {
+    "tools": ("tools",),
+    "schema": ("response_format", "text", "output_config"),
+    "reasoning": ("reasoning_effort", "reasoning", "thinking"),
+}
 _BY_TASK = (RoutingPolicy.AUTO, RoutingPolicy.BALANCED)
 _OUTPUT_FIELDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
@@ -52,8 +59,15 @@ def output_field(operation: Operation, fields: Mapping[str, Any]) -> str:
     return "max_tokens"
 
 
-def needs_of(call: Call, route: Route, *, has_budget: bool) -> Need:
-    """Return what a request asks of the targets of its route; nothing is read where there is no choice."""
+def needs_of(call: Call, route: Route, *, has_budget: bool, droppable: Collection[str] = ()) -> Need:
+    """Return what a request asks of the targets of its route; nothing is read where there is no choice.
+
+    Args:
+        call: the request.
+        route: its model's.
+        has_budget: whether its key may still spend.
+        droppable: fields that may be left out where they cannot be honoured: nobody need have what they ask for.
+    """
     if not route.is_alias:
         return NO_NEED
     asked = asked_output_tokens(call)
@@ -61,24 +75,31 @@ def needs_of(call: Call, route: Route, *, has_budget: bool) -> Need:
         task=classify(call.fields) if route.policy in _BY_TASK else "",
         input_tokens=expected_input_tokens(call),
         output_tokens=DEFAULT_OUTPUT_TOKENS if asked is None else asked,
-        features=needed_features(call),
+        features=needed_features(call, droppable),
         has_budget=has_budget,
     )
 
 
-def needed_features(call: Call) -> tuple[str, ...]:
+def needed_features(call: Call, droppable: Collection[str] = ()) -> tuple[str, ...]:
     """Return what the target must be able to do: tools, vision, schema, reasoning."""
     fields = call.fields
-    features = []
-    if fields.get("tools"):
-        features.append("tools")
+    features = [
+        feature
+        for feature, names in _FEATURE_FIELDS.items()
+        if any(_asks_for(feature, fields.get(name)) and name not in droppable for name in names)
+    ]
     if has_images(call):
         features.append("vision")
-    if b'"json_schema"' in call.body:
-        features.append("schema")
-    if fields.get("reasoning_effort") or fields.get("reasoning") or fields.get("thinking"):
-        features.append("reasoning")
     return tuple(features)
+
+
+def _asks_for(feature: str, value: Any) -> bool:
+    """Tell whether a field's value needs a feature."""
+    if feature == "schema":
+        return value is not None and b'"json_schema"' in orjson.dumps(value)
+    if isinstance(value, dict):
+        return value.get("type") != "disabled" and value.get("effort") != "none"
+    return bool(value) and value != "none"
 
 
 def has_images(call: Call) -> bool:

@@ -110,6 +110,11 @@ class Route:
     max_attempts: int | None = None
 
 
+def targets_of(route: Route) -> tuple[Target, ...]:
+    """Return every target that a request on this route may reach, those of its burst after its own."""
+    return route.targets if route.burst is None else (*route.targets, *route.burst.targets)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalEndpoint:
     """One replica of a model on this cluster; `url` has no path."""
