@@ -19,7 +19,7 @@ _CAN_TRY = (Readiness.READY, Readiness.PROBE)
 
 
 class AddressState(NamedTuple):
-    """An address that is not simply up, for metrics.
+    """An address that is not ready, for metrics.
 
     Attributes:
         name: base URL, or `provider/model` where the state is of that model alone.
@@ -99,10 +99,12 @@ class Addresses:
         self._paces.forget(origin)
 
     def unwell(self, *, now_s: float) -> list[AddressState]:
-        """Return the addresses that are not simply up."""
+        """Return the addresses that are not ready."""
+        states = ((key, readiness(health, now_s=now_s), health) for key, health in self._health.items())
         return [
-            AddressState(name=key, readiness=readiness(health, now_s=now_s), error_rate=health.error_rate)
-            for key, health in self._health.items()
+            AddressState(name=key, readiness=state, error_rate=health.error_rate)
+            for key, state, health in states
+            if state is not Readiness.READY
         ]
 
     def _state(self, key: str, now_s: float) -> tuple[Readiness, float]:

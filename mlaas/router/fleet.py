@@ -220,7 +220,7 @@ class Fleet:
             blocks: names of the prompt's blocks.
         """
         self._addresses.sent(origin, target, now_s=now_s)
-        if blocks:
+        if blocks and (target is None or target.provider == LOCAL):
             self._prefixes.add(origin, blocks)
 
     def ended(
@@ -285,7 +285,7 @@ class Fleet:
         return tuple(found)
 
     def unwell(self, *, now_s: float) -> list[AddressState]:
-        """Return the addresses that are not simply up, for metrics."""
+        """Return the addresses that are not ready, for metrics."""
         return self._addresses.unwell(now_s=now_s)
 
     def bursting(self) -> Mapping[str, BurstState]:
