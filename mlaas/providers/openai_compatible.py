@@ -20,7 +20,7 @@ from mlaas.providers.base import (
 from mlaas.providers.chat import is_usage_asked, parse_usage
 from mlaas.providers.failures import parse_failure, unreadable
 from mlaas.providers.pass_through import PassThroughStream
-from mlaas.providers.splice import replace_model, set_member
+from mlaas.providers.splice import add_member, replace_model, set_member
 
 
 class OpenAICompatible:
@@ -50,13 +50,12 @@ class OpenAICompatible:
         if call.operation is Operation.CHAT:
             body = self.encode_messages(call, body, model=model)
         if call.is_stream and not is_usage_asked(call):
-            options = call.fields.get("stream_options") or {}
-            body = set_member(body, "stream_options", orjson.dumps({**options, "include_usage": True}))
+            body = ask_for_usage(call, body)
         return WireRequest(path=f"/{call.operation.value}", headers=self._headers, body=body)
 
     def encode_messages(self, call: Call, body: bytes, *, model: str) -> bytes:
         """Return the body of a chat without what other providers left in its history."""
-        if not any(b'"%b"' % name.encode() in body for name in self.foreign_fields):
+        if not any(has_foreign(message, self.foreign_fields) for message in call.fields["messages"]):
             return body
         messages = [strip_message(message, self.foreign_fields) for message in call.fields["messages"]]
         return set_member(body, "messages", orjson.dumps(messages))
@@ -98,6 +97,24 @@ class OpenAICompatible:
     def parse_usage(self, value: object) -> Usage | None:
         """Return the usage that the member `usage` of an answer or event states, None when it states none."""
         return parse_usage(value)
+
+
+def ask_for_usage(call: Call, body: bytes) -> bytes:
+    """Return the body of a streamed request that also asks for the usage."""
+    if "stream_options" not in call.fields:
+        return add_member(body, "stream_options", b'{"include_usage":true}')
+    options = call.fields["stream_options"] or {}
+    return set_member(body, "stream_options", orjson.dumps({**options, "include_usage": True}))
+
+
+def has_foreign(message: Mapping[str, Any], foreign: frozenset[str]) -> bool:
+    """Whether a message, or one of its tool calls, has a member that `strip_message` would leave out."""
+    if message.get("role") != "assistant":
+        return False
+    calls = message.get("tool_calls") or ()
+    return not foreign.isdisjoint(message) or any(
+        isinstance(call, dict) and not foreign.isdisjoint(call) for call in calls
+    )
 
 
 def strip_message(message: Mapping[str, Any], foreign: frozenset[str]) -> dict[str, Any]:

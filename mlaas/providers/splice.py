@@ -11,6 +11,10 @@ _VALUE = re.compile(rb"\s*:\s*(" + _STRING + rb")", re.DOTALL)
 _COLON = re.compile(rb"\s*:\s*")
 _TOKEN = re.compile(_STRING + rb"|[\[\]{},]", re.DOTALL)
 _OPEN = re.compile(rb"\s*\{")
+_LONG_BYTES = 8192
+_BYTES_PER_QUOTE = 256
+_KEY_BYTES = 31
+"""Longer than "model" with an escape for each letter."""
 
 
 def replace_model(body: bytes, model: str) -> bytes:
@@ -21,11 +25,9 @@ def replace_model(body: bytes, model: str) -> bytes:
         model: the new value.
     """
     value = orjson.dumps(model)
-    # Only one such literal, and no letter of "model" written as an escape: then it is the top-level key.
-    if body.count(b'"model"') == 1 and b"\\u006" not in body:
-        found = _VALUE.match(body, body.index(b'"model"') + 7)
-        if found is not None:
-            return body[: found.start(1)] + value + body[found.end(1) :]
+    after = _find_model(body)
+    if after >= 0 and (found := _VALUE.match(body, after)) is not None:
+        return body[: found.start(1)] + value + body[found.end(1) :]
     return _replace(body, _spans(body, "model"), value)
 
 
@@ -37,13 +39,21 @@ def set_member(body: bytes, name: str, value: bytes) -> bytes:
         name: the member.
         value: its value as JSON.
     """
-    key = orjson.dumps(name)
-    spans = _spans(body, name) if key in body or b"\\u" in body else []
-    if spans:
-        return _replace(body, spans, value)
+    spans = _spans(body, name)
+    return _replace(body, spans, value) if spans else add_member(body, name, value)
+
+
+def add_member(body: bytes, name: str, value: bytes) -> bytes:
+    """Return a JSON object with one more top-level member in front.
+
+    Args:
+        body: a JSON object, known to be valid, not to be empty, and to have no such member.
+        name: the new member.
+        value: its value as JSON.
+    """
     opened = _OPEN.match(body)
     start = opened.end() if opened is not None else 0
-    return b"%b%b:%b,%b" % (body[:start], key, value, body[start:])
+    return b"%b%b:%b,%b" % (body[:start], orjson.dumps(name), value, body[start:])
 
 
 def insert_member(body: bytes, name: str, inner: str, value: bytes) -> bytes:
@@ -61,6 +71,36 @@ def insert_member(body: bytes, name: str, inner: str, value: bytes) -> bytes:
             pieces += [body[end:start], b"{%b:%b," % (orjson.dumps(inner), value)]
             end = start + 1
     return b"".join((*pieces, body[end:]))
+
+
+def _find_model(body: bytes) -> int:
+    """Return where the top-level key "model" ends, -1 when a closer look is needed to tell.
+
+    It is the one literal `"model"` of a body in which no letter of it is written as an escape. A long text is not
+    searched for a word, at a nanosecond or two a byte, but for quotes, which is many times as fast where quotes are
+    few.
+    """
+    return _find_model_by_quotes(body) if len(body) > _LONG_BYTES else _find_model_by_word(body)
+
+
+def _find_model_by_word(body: bytes) -> int:
+    is_sure = body.count(b'"model"') == 1 and b"\\u006" not in body
+    return body.index(b'"model"') + 7 if is_sure else -1
+
+
+def _find_model_by_quotes(body: bytes) -> int:
+    found, start = -1, body.find(b'"')
+    for _ in range(len(body) // _BYTES_PER_QUOTE):
+        end = body.find(b'"', start + 1)
+        if end < 0:
+            return found
+        piece = body[start + 1 : end] if end - start <= _KEY_BYTES else b""
+        if b"\\u006" in piece or (piece == b"model" and found >= 0):
+            return -1
+        if piece == b"model":
+            found = end + 1
+        start = end
+    return _find_model_by_word(body)
 
 
 def _replace(body: bytes, spans: list[tuple[int, int]], value: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,9 +35,17 @@ def encode(value: object, is_ascii: bool, indent: int) -> bytes | None:
     return body
 
 
-@given(members, json_values, st.text(min_size=1, max_size=10), st.text(min_size=1), st.booleans(), st.integers(0, 2))
-def test_the_model_is_replaced_and_nothing_else(before, after, old, new, is_ascii, indent):
-    value = {**before, "model": old, "z": after}
+@given(
+    members,
+    json_values,
+    st.text(min_size=1, max_size=10),
+    st.text(min_size=1),
+    st.booleans(),
+    st.integers(0, 2),
+    st.sampled_from(["", "long " * 2000, 'quoted "model": ' * 600]),
+)
+def test_the_model_is_replaced_and_nothing_else(before, after, old, new, is_ascii, indent, text):
+    value = {**before, "text": text, "model": old, "z": after}
     body = encode(value, is_ascii, indent)
     if body is None or encode(new, True, 0) is None:
         return
@@ -84,8 +93,11 @@ def test_a_key_written_with_escapes_is_found():
     assert set_member(body, "model", b"1") == body.replace(b'"old"', b"1")
 
 
-def test_a_key_that_comes_twice_is_replaced_twice():
-    assert replace_model(b'{"model":"a","model":"b"}', "c") == b'{"model":"c","model":"c"}'
+@pytest.mark.parametrize("text", [b"", b"long " * 2000])
+@pytest.mark.parametrize("key", [b'"model"', rb'"mod\u0065l"', rb'"\u006d\u006f\u0064\u0065\u006C"'])
+def test_a_key_that_comes_twice_is_replaced_twice(text, key):
+    body = b'{"model":"a","text":"' + text + b'",' + key + b':"b"}'
+    assert replace_model(body, "c") == body.replace(b'"a"', b'"c"').replace(b'"b"', b'"c"')
 
 
 def test_a_string_that_reads_like_a_key_is_left_alone():
