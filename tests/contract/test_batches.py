@@ -60,6 +60,11 @@ def test_a_batch_goes_through_the_gateway(client, gateway: Gateway) -> None:
     assert [(each["custom_id"], each["response"]["status_code"]) for each in errors] == [("b", 400), ("c", 404)]
 
 
+def test_a_file_may_be_longer_than_a_request(client) -> None:
+    file = client.files.create(file=("in.jsonl", b" " * 21_000_000), purpose="batch")
+    assert file.bytes == 21_000_000
+
+
 @pytest.fixture
 def instance(tmp_path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make the commands talk to the gateway of the test."""

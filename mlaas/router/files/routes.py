@@ -26,6 +26,7 @@ PURPOSE: Final = "batch"
 """The only purpose of uploaded files."""
 OUTPUT_PURPOSE: Final = "batch_output"
 """Of files that batches write."""
+_FORM_BYTES = 64 * 1024
 _MAX_PAGE = 10_000
 _DEFAULT_PAGE = 100
 
@@ -34,7 +35,7 @@ def file_routes(files: FileRepository, folder: FileFolder) -> list[Route]:
     """Return the routes of `/v1/files`."""
     handlers = _Handlers(files=files, folder=folder)
     return [
-        route("POST", "/v1/files", handlers.upload),
+        route("POST", "/v1/files", handlers.upload, max_body_bytes=MAX_FILE_BYTES + _FORM_BYTES),
         route("GET", "/v1/files", handlers.list),
         route("GET", "/v1/files/{id}/content", handlers.content),
         route("GET", "/v1/files/{id}", handlers.retrieve),
