@@ -113,12 +113,18 @@ def decode_completion(call: Call, answer: bytes) -> bytes:
         )
         response["model"] = completion.get("model") or call.model
         response |= {"service_tier": read_tier(completion), **read_sources(completion)}
-        status = "incomplete" if reason in _INCOMPLETE else "completed"
-        output = _encode_output(choice["message"], read_logprobs(choice), status=status)
+        output = _encode_output(choice["message"], read_logprobs(choice))
+        if output and "status" in output[-1]:
+            output[-1]["status"] = item_status(reason)
         usage = encode_usage(completion.get("usage"), None)
         return orjson.dumps(end_response(response, output=output, finish_reason=reason, usage=usage))
     except UNREADABLE as error:
         raise ProviderFailed(unreadable("the model", "an answer that cannot be read")) from error
+
+
+def item_status(finish_reason: str | None) -> str:
+    """Return the status of the last item of an answer; what came before it is complete."""
+    return "incomplete" if finish_reason in _INCOMPLETE else "completed"
 
 
 def encode_usage(usage: object, cost_usd: Decimal | None) -> dict[str, Any] | None:
@@ -204,7 +210,7 @@ def encode_call(call: Mapping[str, Any], *, arguments: str, status: str) -> dict
     return item
 
 
-def _encode_output(message: Mapping[str, Any], logprobs: list[dict[str, Any]], *, status: str) -> list[dict[str, Any]]:
+def _encode_output(message: Mapping[str, Any], logprobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     reasoning, blocks = read_reasoning(message), message.get("thinking_blocks") or []
     if reasoning or blocks:
@@ -218,11 +224,11 @@ def _encode_output(message: Mapping[str, Any], logprobs: list[dict[str, Any]], *
     if message.get("refusal"):
         content.append({"type": "refusal", "refusal": message["refusal"]})
     calls = [
-        encode_call(call, arguments=call["function"]["arguments"], status=status)
+        encode_call(call, arguments=call["function"]["arguments"], status="completed")
         for call in message.get("tool_calls") or ()
     ]
     if content:
         items.append(
-            {"id": new_id("msg"), "type": "message", "role": "assistant", "status": status, "content": content}
+            {"id": new_id("msg"), "type": "message", "role": "assistant", "status": "completed", "content": content}
         )
     return items + calls

@@ -478,13 +478,16 @@ def test_a_stream_ends_with_the_response_that_would_have_come_whole(message, dat
         first = {**call["function"], "arguments": arguments[:cut]}
         deltas.append({"tool_calls": [{**call, "index": index, "function": first}]})
         deltas.append({"tool_calls": [{"index": index, "function": {"arguments": arguments[cut:]}}]})
-    values = translate(*map(chunk, deltas), chunk({}, "stop"))
+    reason = data.draw(st.sampled_from(["stop", "length", "content_filter"]))
+    values = translate(*map(chunk, deltas), chunk({}, reason))
+    done = {value["output_index"]: value["item"] for value in values if value["type"] == "response.output_item.done"}
+    assert [done[index] for index in sorted(done)] == values[-1]["response"]["output"]
 
     def bare(response):
         output = [{name: value for name, value in item.items() if name != "id"} for item in response["output"]]
         return {**response, "output": output, "id": None, "completed_at": None}
 
-    assert bare(values[-1]["response"]) == bare(answer(message, asked=ask(stream=True)))
+    assert bare(values[-1]["response"]) == bare(answer(message, reason, asked=ask(stream=True)))
 
 
 PART = st.builds(lambda text: {"type": "input_text", "text": text}, TEXT) | st.builds(
