@@ -37,6 +37,8 @@ _OUT_OF_MONEY = frozenset(
 # Said with a status and a type that mean something else: Anthropic's 400, xAI's 403 and 429. Only how a message begins
 # counts, since the rest of it may quote the caller.
 _OUT_OF_MONEY_MESSAGES = ("Your credit balance is too low", "Your team has used all available credits")
+# What Gemini and xAI say with a status of 400 about the gateway's key, where others say 401.
+_BAD_KEY_MESSAGES = ("API key not valid", "Incorrect API key provided")
 _DAILY_QUOTA_S = 3600.0
 """Gemini's daily quotas are back at midnight in California, which the answer does not say: look again each hour."""
 _MAX_MESSAGE_CHARS = 2000
@@ -60,6 +62,8 @@ def parse_failure(name: str, status: int, headers: Mapping[str, str], body: byte
     error = _parse_error(body)
     lowered = {key.lower(): value for key, value in headers.items()}
     message = str(error.get("message") or f"HTTP {status} without a message")[:_MAX_MESSAGE_CHARS]
+    if status == 400 and message.startswith(_BAD_KEY_MESSAGES):
+        status = 401
     kind = _kind_of(status, error, message, lowered.get("x-should-retry"))
     param = error.get("param")
     return Failure(

@@ -96,6 +96,23 @@ def test_an_account_without_money_is_never_an_overload(status, error):
     assert "the gateway's own account at house" in failure.message
 
 
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (401, {"error": {"message": "Incorrect API key provided: sk-x", "code": "invalid_api_key"}}),
+        (
+            400,
+            [{"error": {"code": 400, "message": "API key not valid. Please pass one.", "status": "INVALID_ARGUMENT"}}],
+        ),
+        (400, {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: x."}),
+    ],
+)
+def test_a_key_that_is_not_accepted_is_the_gateways_fault(status, error):
+    failure = fail(status, error)
+    assert (failure.kind, failure.status) == (FailureKind.DENIED, 502)
+    assert "house refused the gateway's own API key" in failure.message
+
+
 def test_a_caller_cannot_make_an_account_look_empty():
     """Messages quote callers; only codes, and how a message begins, are believed."""
     quoted = "unknown tool 'insufficient_quota': Your credit balance is too low, limit: 0"
