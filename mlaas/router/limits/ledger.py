@@ -126,35 +126,6 @@ class Ledger:
             raise PlatformError(self._superseded.code, self._superseded.message)
 
 
-class LocalLedger:
-    """The ledger in this process, for a gateway without a cluster.
-
-    Args:
-        store: keeps leases on money.
-        span_s: length of the window of requests and tokens.
-        clock: monotonic.
-    """
-
-    num_shards = 1
-
-    def __init__(
-        self, store: LeaseStore, *, span_s: float = WINDOW_S, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._ledger = Ledger("local", store, span_s=span_s, clock=clock)
-
-    async def exchange_windows(self, shard: int, report: Report) -> Reply:
-        """Exchange about requests, tokens and concurrency."""
-        return await self._ledger.exchange_windows(report)
-
-    async def exchange_budgets(self, shard: int, report: Report) -> Reply:
-        """Exchange about money.
-
-        Raises:
-            PlatformError: the store cannot be reached.
-        """
-        return await self._ledger.exchange_budgets(report)
-
-
 def shard_of(key_id: str, *, num_shards: int) -> int:
     """Return which shard serves a key: the same in every process."""
     return zlib.crc32(key_id.encode()) % num_shards

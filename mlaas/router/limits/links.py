@@ -118,7 +118,9 @@ class Link:
     def _report(self, shares: Iterable[Share], *, now_s: float) -> Report | None:
         claims = tuple(claim for share in shares if (claim := share.claim(now_s)) is not None)
         is_renewal = not self._is_money and any(share.granted != share.returned for share in shares)
-        if not claims and not is_renewal:
+        # An empty report finds out whether the ledger answers: the first one, so that it is up before a request waits
+        # for it, and all that follow a failure.
+        if not claims and not is_renewal and self._session and self.failure is None:
             return None
         self._sequence += 1
         return Report(replica_id=self._replica_id, sequence=self._sequence, claims=claims)

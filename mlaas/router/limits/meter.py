@@ -154,6 +154,9 @@ class Meter:
         )
         shard.busy[account] = None
         if not account.asks and not shard.is_fenced(account, now_s):
+            reservation = account.take(ask, now_s=now_s)
+            if reservation is not None:
+                return reservation
             outcome = account.decide(ask, now_s=now_s, wall_s=self._wall_clock())
             if outcome is not None:
                 return _unwrap(outcome)

@@ -250,6 +250,16 @@ async def test_without_the_ledger_what_is_held_is_spent_and_then_the_gate_closes
     assert (refused.status, refused.code, refused.retry_after_s) == (503, "limits_unavailable", 1.0)
 
 
+async def test_a_ledger_that_is_back_is_noticed_before_anybody_asks(clock, cluster, replicas):
+    cluster.kill_ledger()
+    await replicas[0].meter.exchange()
+    assert isinstance(await replicas[0].reserve(KeyLimits(rpm=1), num_exchanges=0), PlatformError)
+    cluster.restart_ledger()
+    clock.now_s += LEASE_S
+    await replicas[0].meter.exchange()
+    await admit(replicas[0], KeyLimits(rpm=1), 1)
+
+
 async def test_money_that_is_held_may_be_spent_however_long_the_ledger_is_away(clock, cluster, replicas):
     for reservation in await admit(replicas[0], CENT, 4, cost_usd=Decimal("0.001")):
         replicas[0].meter.settle(reservation, tokens=0, cost_usd=NOTHING)
