@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from mlaas.providers.responses_wire import ResponsesCompatible
 
 
@@ -10,3 +12,4 @@ class OpenAI(ResponsesCompatible):
 
     default_url = "https://api.openai.com/v1"
     foreign_fields = ResponsesCompatible.foreign_fields | {"reasoning_content"}
+    newly_bounded = re.compile(r"gpt-(?:[5-9]|\d\d)|o\d")

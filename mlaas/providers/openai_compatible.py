@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from mlaas.providers.base import (
 from mlaas.providers.chat import is_usage_asked, parse_usage
 from mlaas.providers.failures import parse_failure, unreadable
 from mlaas.providers.pass_through import PassThroughStream
-from mlaas.providers.splice import add_member, replace_model, set_member
+from mlaas.providers.splice import add_member, rename_member, replace_model, set_member
 
 
 class OpenAICompatible:
@@ -32,10 +33,12 @@ class OpenAICompatible:
         operations: what the upstream answers.
         foreign_fields: members of a past message, or of its tool calls, that another provider wrote for itself and
             this one must not see.
+        newly_bounded: models that take `max_tokens` of a chat only under its newer name, `max_completion_tokens`.
     """
 
     operations = frozenset({Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDINGS})
     foreign_fields: ClassVar[frozenset[str]] = frozenset({"thinking_blocks", "extra_content"})
+    newly_bounded: ClassVar[re.Pattern[str] | None] = None
 
     def __init__(self, *, name: str, base_url: str, api_key: str | None = None) -> None:
         self.name = name
@@ -49,6 +52,8 @@ class OpenAICompatible:
         body = call.body if model == call.model else replace_model(call.body, model)
         if call.operation is Operation.CHAT:
             body = self.encode_messages(call, body, model=model)
+            if "max_tokens" in call.fields and self._is_newly_bounded(call, model):
+                body = rename_member(body, "max_tokens", "max_completion_tokens")
         if call.is_stream and not is_usage_asked(call):
             body = ask_for_usage(call, body)
         return WireRequest(path=f"/{call.operation.value}", headers=self._headers, body=body)
@@ -59,6 +64,10 @@ class OpenAICompatible:
             return body
         messages = [strip_message(message, self.foreign_fields) for message in call.fields["messages"]]
         return set_member(body, "messages", orjson.dumps(messages))
+
+    def _is_newly_bounded(self, call: Call, model: str) -> bool:
+        known = self.newly_bounded
+        return known is not None and known.match(model) is not None and "max_completion_tokens" not in call.fields
 
     def decode_answer(self, call: Call, body: bytes) -> Answer:
         """Return `body` itself, and the usage in it.

@@ -11,6 +11,7 @@ _VALUE = re.compile(rb"\s*:\s*(" + _STRING + rb")", re.DOTALL)
 _COLON = re.compile(rb"\s*:\s*")
 _TOKEN = re.compile(_STRING + rb"|[\[\]{},]", re.DOTALL)
 _OPEN = re.compile(rb"\s*\{")
+_BRACE = ord("{")
 _LONG_BYTES = 8192
 _BYTES_PER_QUOTE = 256
 _KEY_BYTES = 31
@@ -28,7 +29,7 @@ def replace_model(body: bytes, model: str) -> bytes:
     after = _find_model(body)
     if after >= 0 and (found := _VALUE.match(body, after)) is not None:
         return body[: found.start(1)] + value + body[found.end(1) :]
-    return _replace(body, _spans(body, "model"), value)
+    return _replace(body, _values(body, "model"), value)
 
 
 def set_member(body: bytes, name: str, value: bytes) -> bytes:
@@ -39,8 +40,13 @@ def set_member(body: bytes, name: str, value: bytes) -> bytes:
         name: the member.
         value: its value as JSON.
     """
-    spans = _spans(body, name)
-    return _replace(body, spans, value) if spans else add_member(body, name, value)
+    places = _values(body, name)
+    return _replace(body, places, value) if places else add_member(body, name, value)
+
+
+def rename_member(body: bytes, name: str, new: str) -> bytes:
+    """Return a JSON object, known to be valid, whose top-level member `name` is called `new`."""
+    return _replace(body, [key for key, _ in _members(body, name)], orjson.dumps(new))
 
 
 def add_member(body: bytes, name: str, value: bytes) -> bytes:
@@ -65,12 +71,8 @@ def insert_member(body: bytes, name: str, inner: str, value: bytes) -> bytes:
         inner: the new member of it.
         value: its value as JSON.
     """
-    pieces, end = [], 0
-    for start, _ in _spans(body, name):
-        if body[start : start + 1] == b"{":
-            pieces += [body[end:start], b"{%b:%b," % (orjson.dumps(inner), value)]
-            end = start + 1
-    return b"".join((*pieces, body[end:]))
+    places = [slice(each.start, each.start + 1) for each in _values(body, name) if body[each.start] == _BRACE]
+    return _replace(body, places, b"{%b:%b," % (orjson.dumps(inner), value))
 
 
 def _find_model(body: bytes) -> int:
@@ -103,28 +105,34 @@ def _find_model_by_quotes(body: bytes) -> int:
     return _find_model_by_word(body)
 
 
-def _replace(body: bytes, spans: list[tuple[int, int]], value: bytes) -> bytes:
+def _replace(body: bytes, places: list[slice], value: bytes) -> bytes:
     pieces, end = [], 0
-    for start, stop in spans:
-        pieces += [body[end:start], value]
-        end = stop
+    for place in places:
+        pieces += [body[end : place.start], value]
+        end = place.stop
     return b"".join((*pieces, body[end:]))
 
 
-def _spans(body: bytes, name: str) -> list[tuple[int, int]]:
-    """Return where the values of top-level members called `name` start and stop; a key may come twice."""
-    spans, depth, position, start = [], 0, 0, -1
+def _values(body: bytes, name: str) -> list[slice]:
+    return [value for _, value in _members(body, name)]
+
+
+def _members(body: bytes, name: str) -> list[tuple[slice, slice]]:
+    """Return where the keys and values of top-level members called `name` are; a key may come twice."""
+    members, depth, position, start, key = [], 0, 0, -1, slice(0)
     while (token := _TOKEN.search(body, position)) is not None:
         position = token.end()
         text = token.group()
         if start >= 0 and depth == 1 and text in b",}":
-            spans.append((start, start + len(body[start : token.start()].rstrip())))
+            stop = start + len(body[start : token.start()].rstrip())
+            members.append((key, slice(start, stop)))
             start = -1
         if text in b"[{":
             depth += 1
         elif text in b"]}":
             depth -= 1
         elif depth == 1 and text != b"," and start < 0 and (colon := _COLON.match(body, position)) is not None:
+            key = slice(token.start(), position)
             position = colon.end()
             start = position if orjson.loads(text) == name else -1
-    return spans
+    return members

@@ -18,6 +18,7 @@ from tests.conformance.providers.asking import (
     KEY,
     MESSAGES,
     build_call,
+    build_upstream,
     expect,
     join_calls,
     read_chunks,
@@ -178,6 +179,18 @@ def test_an_answer_keeps_to_a_schema(upstream, is_stream):
     else:
         text = json.loads(upstream.ask(call).body)["choices"][0]["message"]["content"]
     assert json.loads(text) == {"sum": 1, "ok": True}
+
+
+def test_a_bound_goes_under_the_name_that_the_model_takes(simulated, client, simulator):
+    upstream = build_upstream("openai", simulated[0], client)
+    for model, name in (
+        ("gpt-5-mini", "max_completion_tokens"),
+        ("o3", "max_completion_tokens"),
+        ("gpt-4o", "max_tokens"),
+    ):
+        completion = ChatCompletion.model_validate_json(upstream.ask(build_call(max_tokens=5), model).body)
+        assert completion.choices[0].finish_reason == "length"
+        assert simulator.seen[-1].fields[name] == 5
 
 
 def test_an_answer_that_is_too_long_says_so(upstream):

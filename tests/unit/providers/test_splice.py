@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlaas.providers.splice import insert_member, replace_model, set_member
+from mlaas.providers.splice import insert_member, rename_member, replace_model, set_member
 
 json_values = st.recursive(
     st.none()
@@ -64,6 +64,16 @@ def test_a_member_is_set_and_nothing_else(before, old, new, is_there, is_ascii, 
     assert json.loads(changed) == {**value, "model": new}
     if is_there:
         assert list(json.loads(changed)) == list(value)
+
+
+@given(members, json_values, st.booleans(), st.integers(0, 2))
+def test_a_member_is_renamed_and_nothing_else(before, old, is_ascii, indent):
+    value = {**before, "model": old, "z": {"model": old}}
+    body = encode(value, is_ascii, indent)
+    if body is None:
+        return
+    renamed = json.loads(rename_member(body, "model", "new"))
+    assert list(renamed.items()) == [("new" if name == "model" else name, each) for name, each in value.items()]
 
 
 @given(members, json_values, st.booleans(), st.integers(0, 2))
