@@ -12,9 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import orjson
-
-from mlaas.providers.base import Call
 from mlaas.providers.chat import is_neutral
 from mlaas.providers.claude_models import find_model
 
@@ -198,12 +195,6 @@ def unsupported_fields(capabilities: Capabilities, fields: Mapping[str, Any]) ->
     if capabilities.lacks_reasoning and (capabilities.reasons if effort is None else effort != "none"):
         lacks = lacks | capabilities.lacks_reasoning
     return tuple(_find_unsupported(lacks, fields)) if lacks else ()
-
-
-def drop_fields(call: Call, names: frozenset[str]) -> Call:
-    """Return a call without some of its top fields; everything else keeps its value."""
-    fields = {name: value for name, value in call.fields.items() if name not in names}
-    return replace(call, fields=fields, body=orjson.dumps(fields))
 
 
 def _find_unsupported(lacks: frozenset[str], fields: Mapping[str, Any]) -> Iterator[str]:

@@ -104,6 +104,3 @@ def _check_message(message: object, place: str) -> None:
         )
     if not isinstance(message.get("tool_calls") or [], list):
         raise FieldError(f"{place}.tool_calls", f"'{place}.tool_calls' must be an array")
-
-
-CHAT: Final = Chat()

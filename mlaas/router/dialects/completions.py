@@ -172,6 +172,3 @@ def _choice(choice: Mapping[str, Any], text: str | None) -> dict[str, Any]:
         "logprobs": None,
         "finish_reason": choice.get("finish_reason"),
     }
-
-
-COMPLETIONS: Final = Completions()

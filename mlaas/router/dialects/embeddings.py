@@ -40,6 +40,3 @@ class Embeddings(Chat):
             FieldError: always.
         """
         raise FieldError("model", f"model {call.model[:300]!r} has no embeddings; name a model that has")
-
-
-EMBEDDINGS: Final = Embeddings()

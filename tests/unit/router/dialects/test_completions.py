@@ -10,8 +10,8 @@ import pytest
 from openai.types import Completion
 
 from mlaas.providers.base import Call, FieldError, Operation, ProviderFailed
-from mlaas.router.dialects.completions import COMPLETIONS, DEFAULT_MAX_TOKENS
-from mlaas.router.dialects.embeddings import EMBEDDINGS
+from mlaas.router.dialects.completions import DEFAULT_MAX_TOKENS, Completions
+from mlaas.router.dialects.embeddings import Embeddings
 
 HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -32,7 +32,7 @@ def delta(text, finish_reason=None):
 
 
 def test_the_prompt_becomes_a_message_and_the_rest_stays():
-    chat = COMPLETIONS.to_chat(call(prompt=["Once"], temperature=0.5, stop="x", echo=False, best_of=1, n=2))
+    chat = Completions().to_chat(call(prompt=["Once"], temperature=0.5, stop="x", echo=False, best_of=1, n=2))
     assert chat.fields == json.loads(chat.body)
     assert chat.fields == {
         "model": "m",
@@ -42,8 +42,8 @@ def test_the_prompt_becomes_a_message_and_the_rest_stays():
         "stop": "x",
         "n": 2,
     }
-    assert COMPLETIONS.to_chat(call(max_tokens=0)).fields["max_completion_tokens"] == 0
-    assert COMPLETIONS.to_chat(call(is_stream=True)).fields["stream_options"] == {"include_usage": True}
+    assert Completions().to_chat(call(max_tokens=0)).fields["max_completion_tokens"] == 0
+    assert Completions().to_chat(call(is_stream=True)).fields["stream_options"] == {"include_usage": True}
 
 
 @pytest.mark.parametrize(
@@ -60,23 +60,23 @@ def test_the_prompt_becomes_a_message_and_the_rest_stays():
 )
 def test_what_a_chat_cannot_say_is_refused_by_name(fields, param):
     with pytest.raises(FieldError) as caught:
-        COMPLETIONS.to_chat(call(**fields))
+        Completions().to_chat(call(**fields))
     assert caught.value.param == param
 
 
 def test_an_answer_is_a_completion():
     choices = [{"index": 0, "message": {"role": "assistant", "content": "upon"}, "finish_reason": "length"}]
     answer = orjson.dumps({**HEAD, "choices": choices, "usage": USAGE})
-    completion = Completion.model_validate_json(COMPLETIONS.from_chat(call(), answer), strict=True)
+    completion = Completion.model_validate_json(Completions().from_chat(call(), answer), strict=True)
     assert (completion.choices[0].text, completion.choices[0].finish_reason) == ("upon", "length")
     assert completion.usage.total_tokens == 5
     with pytest.raises(ProviderFailed):
-        COMPLETIONS.from_chat(call(), b'{"choices": [1]}')
+        Completions().from_chat(call(), b'{"choices": [1]}')
 
 
 @pytest.mark.parametrize("is_asked", [True, False])
 def test_a_stream_is_made_of_completions(is_asked):
-    translator = COMPLETIONS.stream_from_chat(call(is_stream=True, stream_options={"include_usage": is_asked}))
+    translator = Completions().stream_from_chat(call(is_stream=True, stream_options={"include_usage": is_asked}))
     role = event([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
     assert translator.feed(role) == b""
     events = translator.feed(event(delta(" upon")) + event(delta(" a"))) + translator.feed(event(delta(None, "stop")))
@@ -93,14 +93,14 @@ def test_a_stream_is_made_of_completions(is_asked):
 
 def test_a_torn_chunk_is_a_failure():
     with pytest.raises(ProviderFailed):
-        COMPLETIONS.stream_from_chat(call(is_stream=True)).feed(b'data: {"id": 1\n\n')
+        Completions().stream_from_chat(call(is_stream=True)).feed(b'data: {"id": 1\n\n')
 
 
 def test_embeddings_are_never_a_chat():
-    EMBEDDINGS.check({"model": "m", "input": [[1, 2]]})
+    Embeddings().check({"model": "m", "input": [[1, 2]]})
     for fields, param in (({"input": ""}, "input"), ({}, "input"), ({"input": "x", "stream": True}, "stream")):
         with pytest.raises(FieldError) as caught:
-            EMBEDDINGS.check(fields)
+            Embeddings().check(fields)
         assert caught.value.param == param
     with pytest.raises(FieldError, match="no embeddings"):
-        EMBEDDINGS.to_chat(call())
+        Embeddings().to_chat(call())
