@@ -32,6 +32,7 @@ from mlaas.router.quality import load_quality
 from mlaas.router.record import RequestRecord
 from mlaas.router.reply import Reply
 from mlaas.router.retry_budget import RetryBudget
+from mlaas.router.semantic import SemanticCache
 from mlaas.router.throughput import Throughput
 from mlaas.router.types import Target, targets_of
 
@@ -63,7 +64,7 @@ class RouterCalls:
         self._meter = meter
         self._metrics = metrics
         self._folder = folder
-        self._cache = ExactCache()
+        self._cache, self._semantic_cache = ExactCache(), SemanticCache()
         self._throughput = Throughput()
         self._told_s = time.monotonic()
         self._local_prices = LocalPrices(config.machine_hour_usd)
@@ -119,6 +120,7 @@ class RouterCalls:
             caching=Caching(
                 {name: each.cache for name, each in config.models.items() if each.cache is not None},
                 exact=self._cache,
+                semantic=self._semantic_cache,
             ),
             total_s=config.timeouts.total_s,
         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import orjson
 
-from mlaas.auth.types import Principal
-from mlaas.errors import PermissionDenied
+from mlaas.auth.types import KeyLimits, Principal
+from mlaas.errors import MlaasError, PermissionDenied
 from mlaas.providers.base import Call, Failure, FailureKind, Operation, ProviderFailed
 from mlaas.router.asgi import Headers
 from mlaas.router.billing import Billing
@@ -23,6 +25,7 @@ from mlaas.router.prefixes import prompt_blocks
 from mlaas.router.record import RequestRecord
 from mlaas.router.replay.forms import stream_from_whole
 from mlaas.router.reply import MemoryReply, Reply
+from mlaas.router.semantic import Embed
 from mlaas.router.types import Route, RoutingPolicy, targets_of
 from mlaas.router.virtual.answer import answer_virtual
 from mlaas.router.virtual.asking import Asked, Tally
@@ -75,7 +78,9 @@ class Dispatcher:
             await self._ask(call, principal, reply, record, headers)
 
         if call.model in self.caching.configs:
-            await self.caching.answer(call, principal.tenant, reply, record, is_fresh=is_fresh, ask=ask)
+            embed = partial(self._embedder, replace(principal, limits=KeyLimits()), record)
+            tenant = principal.tenant
+            await self.caching.answer(call, tenant, reply, record, is_fresh=is_fresh, ask=ask, embed=embed)
         else:
             await self._ask(call, principal, reply, record, [])
 
@@ -144,7 +149,12 @@ class Dispatcher:
         async def ask(call: Call, *, model: str) -> Asked:
             inner = RequestRecord(id=record.id, request_id=record.request_id, at_s=record.at_s)
             kept = MemoryReply()
-            await self._ask(call, principal, kept, inner, [])
+            try:
+                await self._ask(call, principal, kept, inner, [])
+            except (MlaasError, ProviderFailed, asyncio.CancelledError):
+                if inner.usage is not None:
+                    tally.count(inner.usage, inner.cost_usd)
+                raise
             fields = orjson.loads(kept.body)
             return Asked(fields=fields, usage=inner.usage, cost_usd=inner.cost_usd, target=inner.target or model)
 
@@ -173,6 +183,21 @@ class Dispatcher:
         await reply.start_stream(told)
         await reply.send(translator.feed(head))
         await reply.end_stream(translator.finish(tail, answer.cost_usd))
+
+    def _embedder(self, principal: Principal, record: RequestRecord, model: str) -> Embed:
+        """Return who embeds for the semantic cache: the house pays for it, so no limit of the caller applies."""
+
+        async def embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+            fields = {"model": model, "input": list(texts), "encoding_format": "float"}
+            call = Call(
+                operation=Operation.EMBEDDINGS, model=model, is_stream=False, fields=fields, body=orjson.dumps(fields)
+            )
+            kept = MemoryReply()
+            inner = RequestRecord(id=record.id, request_id=record.request_id, at_s=record.at_s)
+            await self._ask(call, principal, kept, inner, [])
+            return [each["embedding"] for each in orjson.loads(kept.body)["data"]]
+
+        return embed
 
     def _counts_tokens(self, route: Route) -> bool:
         providers = (self.catalog.providers.get(target.provider) for target in route.targets)

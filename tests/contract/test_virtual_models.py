@@ -25,6 +25,7 @@ prices:
   claude/m: {{input_usd_per_mtok: 1000, output_usd_per_mtok: 1000}}
 models:
   kept: {{targets: [house/m], cache: {{ttl_s: 60}}}}
+  alike: {{targets: [house/m], cache: {{ttl_s: 60, semantic: {{model: house/embed, threshold: 0.9}}}}}}
   careful: {{cascade: {{steps: [house/m, claude/m], check: {{min_chars: 100000}}}}}}
   lucky: {{cascade: {{steps: [house/sim-500, claude/m], check: {{min_chars: 1}}}}}}
   votes: {{ensemble: {{models: [house/m, claude/m, house/sim-500], quorum: 2}}}}
@@ -133,3 +134,15 @@ def test_streams_and_whole_answers_share_the_cache(client, raw) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in again if chunk.choices) == TEXT
     assert again[-1].usage.cost_usd == 0
     assert again[-1].usage.total_tokens == first[-1].usage.total_tokens
+
+
+def test_a_request_that_means_the_same_is_answered_from_the_cache(raw) -> None:
+    def ask_alike(text: str) -> httpx.Response:
+        return raw.post("/chat/completions", json={"model": "alike", "messages": [{"role": "user", "content": text}]})
+
+    first, same, close, other = map(ask_alike, ("Write a sum.", "Write a sum.", "a sum. Write", "Sing a song"))
+    states = [each.headers["x-mlaas-cache"] for each in (first, same, close, other)]
+    assert states == ["miss", "hit", "semantic", "miss"]
+    assert close.json() == first.json()
+    assert close.headers["x-mlaas-route-reason"] == "answered from the cache: similarity 1.000"
+    assert float(close.headers["x-mlaas-cost-usd"]) == 0
