@@ -10,7 +10,7 @@ import typer
 
 from mlaas.cli.instance import AsJson
 from mlaas.errors import AuthenticationError, ConfigError, InvalidRequest, ProviderError
-from mlaas.settings import load_settings, read_secret
+from mlaas.settings import Settings, load_settings, read_secret
 
 if TYPE_CHECKING:
     from mlaas.router.config import RouterConfig
@@ -116,12 +116,9 @@ def _by_gateway(url: str, key: str, body: bytes) -> dict[str, Any]:
     """Ask a running gateway; without one, decide by this instance's router file."""
     import httpx
 
-    from mlaas.platform.instance import credentials_path
-
     settings = load_settings()
     base = url.rstrip("/") or settings.gateway_url
-    path = credentials_path(settings)
-    secret = key or read_secret("MLAAS_API_KEY") or (path.read_text().strip() if path.exists() else "")
+    secret = key or read_secret("MLAAS_API_KEY") or _own_key(settings)
     if not secret:
         raise AuthenticationError("no_api_key", "give --key, set MLAAS_API_KEY, or decide by a file with --config")
     try:
@@ -138,6 +135,14 @@ def _by_gateway(url: str, key: str, body: bytes) -> dict[str, Any]:
         why = told.get("error", {}) if isinstance(told, dict) else {}
         raise ProviderError(str(why.get("code", answer.status_code)), str(why.get("message", "the gateway refuses")))
     return {"basis": f"{base}, live", **told}
+
+
+def _own_key(settings: Settings) -> str:
+    """Return the key of this machine's instance; empty when there is none."""
+    from mlaas.platform.instance import credentials_path
+
+    path = credentials_path(settings)
+    return path.read_text().strip() if path.exists() else ""
 
 
 def _show(told: dict[str, Any]) -> None:

@@ -54,6 +54,8 @@ class _Seat(NamedTuple):
     origin: str
     is_local: bool
     operations: frozenset[Operation] | None
+    ready: Candidate
+    """The target when the caller has named it and it is up: nothing else about it matters then."""
 
 
 class _Plan(NamedTuple):
@@ -309,10 +311,17 @@ class Fleet:
             if Operation.CHAT in operations:
                 operations = operations.union(_TRANSLATED)
         origin = provider.base_url if provider is not None and not is_local else ""
-        return _Seat(target=target, address=str(target), origin=origin, is_local=is_local, operations=operations)
+        return _Seat(
+            target=target,
+            address=str(target),
+            origin=origin,
+            is_local=is_local,
+            operations=operations,
+            ready=Candidate(target=target, origin=origin, readiness=Readiness.READY, offer=_EXTERNAL),
+        )
 
     def _external(self, seat: _Seat, route: Route, operation: Operation, now_s: float) -> Candidate:
-        target, address, origin, _, operations = seat
+        target, address, origin, _, operations, ready = seat
         state, rest_s = Readiness.READY, 0.0
         if operations is None:
             state, origin = Readiness.UNCONFIGURED, ""
@@ -320,7 +329,9 @@ class Fleet:
             state, origin = Readiness.UNSUPPORTED, ""
         else:
             state, rest_s = self._addresses.state(origin, address, now_s=now_s)
-        if not route.is_alias:  # There is nothing to choose: what it costs and how fast it is can wait.
+        if not route.is_alias:
+            if state is Readiness.READY:
+                return ready
             return Candidate(target=target, origin=origin, readiness=state, rest_s=rest_s, offer=_EXTERNAL)
         return Candidate(
             target=target,
