@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -35,6 +36,8 @@ from mlaas.router.retry_budget import RetryBudget
 from mlaas.router.semantic import SemanticCache
 from mlaas.router.throughput import Throughput
 from mlaas.router.types import Target, targets_of
+
+logger = logging.getLogger(__name__)
 
 _PRICE_S = 5.0
 """Time between two looks at what local models yield."""
@@ -104,6 +107,8 @@ class RouterCalls:
             allow_private=[name for name, each in config.providers.items() if each.allow_private],
         )
         self.catalog, self.prices, self._config = catalog, prices, config
+        if unpriced := [str(each) for each in prices.unpriced(self.targets(), at_s=time.time())]:
+            logger.warning("without a price, and so counted as $0: %s; set `prices`", ", ".join(unpriced))
         self.dispatcher = Dispatcher(
             catalog=catalog,
             world=World(
