@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 import orjson
 
@@ -15,6 +16,8 @@ from mlaas.errors import MlaasError, PermissionDenied
 from mlaas.providers.base import Call, Failure, FailureKind, Operation, ProviderFailed
 from mlaas.router.asgi import Headers
 from mlaas.router.billing import Billing
+from mlaas.router.cache import HEADER as CACHE_HEADER
+from mlaas.router.cache import CacheState
 from mlaas.router.caching import Caching
 from mlaas.router.catalog import Catalog
 from mlaas.router.dialects.build import DIALECTS
@@ -30,6 +33,8 @@ from mlaas.router.types import Route, RoutingPolicy, targets_of
 from mlaas.router.virtual.answer import answer_virtual
 from mlaas.router.virtual.asking import Asked, Tally
 from mlaas.router.virtual.config import VirtualConfig
+
+_UNCACHED: Final[Headers] = [(CACHE_HEADER, CacheState.BYPASS.value.encode())]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +87,7 @@ class Dispatcher:
             tenant = principal.tenant
             await self.caching.answer(call, tenant, reply, record, is_fresh=is_fresh, ask=ask, embed=embed)
         else:
-            await self._ask(call, principal, reply, record, [])
+            await self._ask(call, principal, reply, record, _UNCACHED)
 
     async def _ask(
         self, call: Call, principal: Principal, reply: Reply, record: RequestRecord, headers: Headers

@@ -126,6 +126,7 @@ def ask(raw: httpx.Client, model: str, **fields: Any) -> ChatCompletion:
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-mlaas-provider"]
     assert answer.headers["x-mlaas-route-reason"]
+    assert answer.headers["x-mlaas-cache"] == "bypass"
     return ChatCompletion.model_validate_json(answer.content, strict=True)
 
 
