@@ -9,25 +9,20 @@ from __future__ import annotations
 from mlaas.router.limits.accounts import Account
 from mlaas.router.limits.shares import Share
 
+_REQUESTS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
+_TOKENS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
+
 
 def encode_headers(account: Account, *, now_s: float) -> list[tuple[bytes, bytes]]:
     """Return the headers of a key's limits on requests and tokens.
 
     What remains is counted over all replicas as of the last exchange with the ledger; the reset is this replica's.
     """
-    shares: list[tuple[bytes, Share]] = []
-    if account.limits.rpm is not None:
-        shares.append((b"requests", account.requests))
-    if account.limits.tpm is not None:
-        shares.append((b"tokens", account.tokens))
     headers: list[tuple[bytes, bytes]] = []
-    for name, share in shares:
-        remaining = max(0, min(share.limit, share.expected(now_s) - share.unsettled))
-        headers += [
-            (b"x-ratelimit-limit-" + name, b"%d" % share.limit),
-            (b"x-ratelimit-remaining-" + name, b"%d" % remaining),
-            (b"x-ratelimit-reset-" + name, encode_duration(share.empties_in_s(now_s=now_s))),
-        ]
+    if account.limits.rpm is not None:
+        headers += _encode(_REQUESTS, account.requests, now_s)
+    if account.limits.tpm is not None:
+        headers += _encode(_TOKENS, account.tokens, now_s)
     return headers
 
 
@@ -39,3 +34,13 @@ def encode_duration(seconds: float) -> bytes:
     minutes, rest = divmod(millis, 60_000)
     text = f"{rest / 1000:g}s"
     return f"{minutes}m{text}".encode() if minutes else text.encode()
+
+
+def _encode(names: tuple[bytes, bytes, bytes], share: Share, now_s: float) -> list[tuple[bytes, bytes]]:
+    limit_name, remaining_name, reset_name = names
+    remaining = max(0, min(share.limit, share.expected(now_s) - share.unsettled))
+    return [
+        (limit_name, b"%d" % share.limit),
+        (remaining_name, b"%d" % remaining),
+        (reset_name, encode_duration(share.empties_in_s(now_s=now_s))),
+    ]

@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlaas.router.limits.leases import PATIENCE_S, Pool, exchange, forget, is_recalled
@@ -24,6 +24,7 @@ CLAIMS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(CLAIMS, st.integers(0, 20))
 def test_whatever_replicas_ask_and_return_they_never_hold_more_than_the_limit(steps, limit):
     pool, told, now_s = Pool(), dict.fromkeys(LIVE, (0, 0)), 0.0

@@ -5,12 +5,15 @@ import pytest
 
 from mlaas.auth.types import UNLIMITED, KeyLimits, Principal
 from mlaas.errors import BudgetExceeded, PlatformError, RateLimited
+from mlaas.router.limits.links import POLL_S
 from mlaas.router.limits.meter import Reservation
 from mlaas.router.limits.types import LEASE_S, TICK_S, WINDOW_S
 from tests.unit.router.limits.replicas import Clock, Cluster, Replica
 
 NOTHING = Decimal(0)
 CENT = KeyLimits(budget_usd=Decimal("0.01"), budget_per="day")
+PRICE, FIXED = Decimal("0.000002"), Decimal("0.00001")
+LONGER_THAN_THE_BUDGET = {"cost_usd": FIXED + 128_000 * PRICE, "fixed_usd": FIXED, "usd_per_output_token": PRICE}
 
 
 @pytest.fixture
@@ -216,6 +219,49 @@ async def test_money_that_is_only_reserved_is_waited_for(replicas):
     assert not waiting.done()
     replicas[0].meter.settle(held, tokens=0, cost_usd=Decimal("0.001"))
     assert (await waiting).max_output_tokens is None
+
+
+async def test_callers_at_two_replicas_spend_a_small_budget_to_its_end_before_anybody_is_refused(clock, replicas):
+    spent = NOTHING
+    spent_at_refusal = []
+
+    async def call(replica):
+        nonlocal spent
+        while not spent_at_refusal:
+            try:
+                reservation = await replica.meter.reserve(
+                    principal(CENT), input_tokens=3, output_tokens=1000, **LONGER_THAN_THE_BUDGET
+                )
+            except BudgetExceeded:
+                spent_at_refusal.append(spent)
+                return
+            assert reservation.max_output_tokens > 0
+            await asyncio.sleep(0)
+            cost = FIXED + min(15, reservation.max_output_tokens) * PRICE
+            spent += cost
+            replica.meter.settle(reservation, tokens=18, cost_usd=cost)
+
+    callers = [asyncio.ensure_future(call(replicas[number % 2])) for number in range(64)]
+    while not spent_at_refusal:
+        clock.now_s += POLL_S
+        for replica in replicas:
+            await replica.meter.exchange()
+            await asyncio.sleep(0)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    assert Decimal("0.0099") < spent_at_refusal[0] <= spent <= CENT.budget_usd
+
+
+async def test_one_caller_whose_bound_is_beyond_the_budget_is_given_a_fourth_of_it(replicas):
+    [reservation] = await admit(replicas[0], CENT, 1, **LONGER_THAN_THE_BUDGET)
+    assert reservation.max_output_tokens == 1245
+
+
+async def test_money_of_a_long_answer_at_another_replica_is_waited_for(clock, replicas):
+    await admit(replicas[0], CENT, 1, cost_usd=CENT.budget_usd)
+    await pass_time(clock, replicas, 2 * LEASE_S)
+    assert await replicas[1].reserve(CENT, cost_usd=CENT.budget_usd) is None
 
 
 async def test_a_new_day_has_a_new_budget_and_late_costs_go_to_the_old_one(clock, cluster, replicas):

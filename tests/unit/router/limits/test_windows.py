@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlaas.router.limits.windows import GRAINS, Window
@@ -8,6 +8,7 @@ SPAN_S = 60.0
 STEPS = st.lists(st.tuples(st.sampled_from([0.0, 0.001, 0.049, 0.05, 0.7, 29.9, 59.95, 60.0]), st.integers(1, 4)))
 
 
+@settings(deadline=None)
 @given(STEPS, st.integers(1, 10))
 def test_no_60_seconds_hold_more_than_the_limit_and_no_unit_is_late_by_more_than_a_grain(steps, limit):
     window, now_s, used = Window(span_s=SPAN_S), 0.0, []
