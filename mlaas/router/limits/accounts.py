@@ -145,13 +145,16 @@ class Account:
             needs.append((self.slots, 1))
         ask = Ask(needs=needs, asked_s=now_s)
         if self.budget is not None:
-            ask.full = ask.least = to_nanos(cost_usd)
-            needs.append((self.budget, ask.full))
+            ask.full = ask.least = units = to_nanos(cost_usd)
             if usd_per_output_token:
                 fixed = cost_usd - output_tokens * usd_per_output_token if fixed_usd is None else fixed_usd
                 ask.input_usd = max(Decimal(0), fixed)
                 ask.least = min(ask.full, to_nanos(ask.input_usd + usd_per_output_token))
                 ask.usd_per_output_token = usd_per_output_token
+                if ask.full > self.budget.limit:
+                    present = self.budget.present(now_s) if self.budget.outlook else self.budget.limit
+                    units = self._shorten(ask, present=present, hoped=self.budget.limit)
+            needs.append((self.budget, units))
         return ask
 
     def take(self, ask: Ask, *, now_s: float) -> Reservation | None:
@@ -161,10 +164,8 @@ class Account:
                 return None
         reservation = Reservation(self)
         holds = reservation.holds
-        for share, needed in ask.needs:
-            units = needed
-            if share is self.budget and needed < ask.full:
-                units = min(ask.full, share.idle(now_s))
+        for share, units in ask.needs:
+            if share is self.budget:
                 reservation.max_output_tokens = _affordable(ask, units)
             holds.append(Hold(share, units, share.take(units, now_s=now_s)))
         self.num_open += 1
@@ -183,18 +184,21 @@ class Account:
             least = ask.least if isinstance(share, BudgetShare) else units
             if reachable < least:
                 return refuse(share, least, now_s=now_s, wall_s=wall_s)
-            if least < units and (reachable < ask.full or now_s - ask.asked_s > PATIENCE_S):
-                ask.needs[index] = (share, self._shorten(ask, share.present(now_s)))
+            is_late = now_s - ask.asked_s > PATIENCE_S
+            if least < units and (reachable < ask.full or is_late):
+                present = share.present(now_s)
+                hoped = present if is_late else reachable
+                ask.needs[index] = (share, self._shorten(ask, present=present, hoped=hoped))
         return self.take(ask, now_s=now_s)
 
-    def _shorten(self, ask: Ask, present: int) -> int:
+    def _shorten(self, ask: Ask, *, present: int, hoped: int) -> int:
         """Return what a request gets whose bound the budget does not cover.
 
-        Only a part of what is left, so that others can be answered at the same time; but as much as a usual answer
-        takes, while there is so much.
+        Only a part of what is there, so that others can be answered at the same time; but as much as a usual answer
+        takes, while it may hope for so much.
         """
         usual = to_nanos(ask.input_usd + USUAL_TOKENS * (ask.usd_per_output_token or Decimal(0)))
-        part = max(present // (SHORT_PARTS + len(self.asks)), min(usual, present))
+        part = max(present // (SHORT_PARTS + len(self.asks)), min(usual, hoped))
         return max(ask.least, min(ask.full, part))
 
     def give_up(self, ask: Ask, *, now_s: float, wall_s: float, failure: str | None) -> Reservation | MlaasError:

@@ -97,7 +97,7 @@ def exchange(
         pool=claim.pool,
         granted=lease.granted,
         free=max(0, free - _ahead(line, replica_id)),
-        coming=sum(each.coming for each in others),
+        coming=sum(each.coming for each in others) + max(0, min(free, _ahead(line, replica_id))),
         frees_in_s=None if frees_s is None else max(0.0, frees_s - now_s),
         is_listening=is_listening,
     )

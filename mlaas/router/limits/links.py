@@ -117,7 +117,7 @@ class Link:
 
     def _report(self, shares: Iterable[Share], *, now_s: float) -> Report | None:
         claims = tuple(claim for share in shares if (claim := share.claim(now_s)) is not None)
-        is_renewal = not self._is_money and any(share.granted != share.returned for share in shares)
+        is_renewal = any(share.unsettled if self._is_money else share.granted != share.returned for share in shares)
         # An empty report finds out whether the ledger answers: the first one, so that it is up before a request waits
         # for it, and all that follow a failure.
         if not claims and not is_renewal and self._session and self.failure is None:

@@ -70,7 +70,7 @@ class Grant:
     Attributes:
         granted: all that this replica was ever granted of the pool; takes the place of what it knew.
         free: units that nobody holds and nobody waits for.
-        coming: units that other replicas hold and may give back: idle ones, and those of requests under way.
+        coming: units that may yet be had: those that others hold idle or for requests under way, or wait for.
         frees_in_s: when the first unit of the window is usable again at some replica; None: none is in use.
         is_listening: the ledger is young and grants nothing yet.
     """
