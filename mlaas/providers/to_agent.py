@@ -70,7 +70,7 @@ def encode_chat(name: str, call: Call, *, model: str) -> dict[str, Any]:
     refuse_unknown_fields(name, fields, _CHAT_FIELDS)
     instructions, items = _encode_messages(name, fields["messages"])
     tools = [
-        _encode_tool(name, tool, tool.get("function"), f"tools[{index}]")
+        _encode_tool(name, tool, tool.get("function") if isinstance(tool, dict) else None, f"tools[{index}]")
         for index, tool in enumerate(fields.get("tools") or ())
     ]
     body: dict[str, Any] = {
@@ -182,9 +182,9 @@ def _encode_tool_call(name: str, tool_call: Any, place: str) -> dict[str, Any]:
             item = {"type": "function_call", "call_id": call_id, "name": function, "arguments": arguments}
         case _:
             raise FieldError(place, f"{name} takes only calls of a function with id, name and arguments in '{place}'")
-    google = (tool_call.get("extra_content") or {}).get("google") or {}
-    if google.get("thought_signature"):
-        item["thought_signature"] = google["thought_signature"]
+    match tool_call.get("extra_content"):
+        case {"google": {"thought_signature": str(signature)}}:
+            item["thought_signature"] = signature
     return item
 
 
@@ -217,7 +217,7 @@ def _is_trace(item: object) -> bool:
 
 def _encode_item(name: str, item: Any, place: str) -> dict[str, Any]:
     kind = item.get("type") or ("message" if "role" in item else None) if isinstance(item, dict) else None
-    fields = _ITEM_FIELDS.get(kind or "")
+    fields = _ITEM_FIELDS.get(kind) if isinstance(kind, str) else None
     if fields is None:
         raise FieldError(place, f"{name} takes only messages, function calls and their outputs in '{place}'")
     _refuse_rest(name, item, (*fields, "id", "status", "phase", "extra_content"), place)
@@ -241,8 +241,8 @@ def _encode_part(name: str, part: Any, place: str) -> dict[str, Any]:
 
 
 def _encode_tool(name: str, tool: Any, function: Any, place: str) -> dict[str, Any]:
-    kind = tool.get("type")
-    if kind in HOSTED_TOOLS:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if isinstance(kind, str) and kind in HOSTED_TOOLS:
         return dict(tool)
     if kind != "function" or not isinstance(function, dict) or not isinstance(function.get("name"), str):
         known = ", ".join(sorted(HOSTED_TOOLS))

@@ -66,8 +66,11 @@ class _Answer:
         blocks = open_thinking(sealed) if isinstance(sealed, str) else None
         if blocks:
             self.message.setdefault("thinking_blocks", []).extend(blocks)
-        parts = [*(item.get("summary") or ()), *(item.get("content") or ())]
-        texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+        texts = [
+            _text(part, "text", f"{place}.{name}[{index}]")
+            for name in ("summary", "content")
+            for index, part in enumerate(_list(item, name, place))
+        ]
         if texts:
             before = self.message.get("reasoning_content")
             self.message["reasoning_content"] = "\n\n".join([before, *texts] if before else texts)
@@ -77,7 +80,7 @@ class _Answer:
         _refuse_rest(item, ("call_id", "name", "arguments", "extra_content"), place)
         function = {name: _text(item, name, place) for name in ("name", "arguments")}
         call: _Json = {"id": _text(item, "call_id", place), "type": "function", "function": function}
-        if item.get("extra_content"):
+        if isinstance(item.get("extra_content"), dict):
             call["extra_content"] = item["extra_content"]
         self.message.setdefault("tool_calls", []).append(call)
 
@@ -180,8 +183,15 @@ _MEDIA_READERS: Final[Mapping[str, Callable[[Mapping[str, Any], str], _Json]]] =
 }
 
 
-def _text(value: Mapping[str, Any], name: str, place: str) -> str:
-    text = value.get(name)
+def _list(value: Mapping[str, Any], name: str, place: str) -> list[Any]:
+    items = value.get(name) or []
+    if not isinstance(items, list):
+        raise FieldError(f"{place}.{name}", f"'{place}.{name}' must be an array")
+    return items
+
+
+def _text(value: Any, name: str, place: str) -> str:
+    text = value.get(name) if isinstance(value, dict) else None
     if not isinstance(text, str):
         raise FieldError(f"{place}.{name}", f"'{place}.{name}' must be a string")
     return text
