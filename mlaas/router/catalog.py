@@ -147,6 +147,7 @@ def _route(name: str, alias: AliasConfig) -> Route:
             ttft_s=burst.ttft_s,
             return_ratio=burst.return_ratio,
             hold_s=burst.hold_s,
+            cold_start=burst.cold_start,
         )
         if burst is not None
         else None,

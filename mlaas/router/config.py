@@ -117,6 +117,8 @@ class BurstConfig(Strict):
     """Traffic comes back once the pressure is below this part of what started the overflow."""
     hold_s: float = Field(default=10.0, ge=0)
     """How long the pressure must stay below before traffic comes back, in seconds."""
+    cold_start: bool = True
+    """Whether the targets also stand in while a deployed model has no live replica."""
 
 
 class SemanticCacheConfig(Strict):

@@ -179,7 +179,8 @@ class Exchange:
             self.record.target, self.record.reason = str(target), attempt.reason
             span = self._begin_span(attempt)
             world.fleet.sent(origin, now_s=now_s, target=target, blocks=self.blocks)
-            sign, failure = Sign.UNKNOWN, None
+            sign, failure, rest = Sign.UNKNOWN, None, None
+            begun: _Begun | None = None
             try:
                 answer = await open_answer(
                     fitted.asked,
@@ -193,21 +194,19 @@ class Exchange:
             except ProviderFailed as error:
                 failure = error.failure
                 sign = sign_of(failure.kind)
-                world.fitter.report(fitted, failure)
+                # Of several keys the one that was refused rests, and not the provider.
+                rest = None if world.fitter.report(fitted, failure) else failure
                 raise
             else:
-                sign = Sign.ALIVE
-                kept = places.pop_all()
-                return _Begun(attempt=attempt, fitted=fitted, at_s=now_s, answer=answer, places=kept)
+                begun = _Begun(attempt=attempt, fitted=fitted, at_s=now_s, answer=answer, places=places.pop_all())
+                return begun
             finally:
-                kind = failure.kind.value if failure is not None else None
-                if sign is not Sign.ALIVE:
-                    world.fleet.ended(origin, sign, now_s=time.monotonic(), target=target, failure=failure)
+                if begun is None:
+                    world.fleet.ended(origin, sign, now_s=time.monotonic(), target=target, failure=rest)
+                outcome = "ok" if begun is not None else failure.kind.value if failure is not None else "cancelled"
                 if span is not None:
-                    span.end(failure=kind)
-                world.metrics.count_attempt(
-                    str(target), outcome=kind or ("ok" if sign is Sign.ALIVE else "cancelled"), previous=previous
-                )
+                    span.end(failure=None if begun is not None else outcome)
+                world.metrics.count_attempt(str(target), outcome=outcome, previous=previous)
 
     async def _enter(self, attempt: Attempt, places: AsyncExitStack) -> Attempt:
         """Wait for a place at a local model; return the attempt, at the replica that is best when there is one.

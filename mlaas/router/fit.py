@@ -90,11 +90,16 @@ class Fitter:
         """Return the fields of requests for an alias that may be left out."""
         return self._droppable.get(alias, ())
 
-    def report(self, fitted: Fitted, failure: Failure) -> None:
-        """Take note of a failure: a key that is refused rests, while the provider's other keys serve."""
+    def report(self, fitted: Fitted, failure: Failure) -> bool:
+        """Take note of a failure, and tell whether it only concerns one of several keys.
+
+        A key that is refused rests, while the provider's other keys serve.
+        """
         pool = self._pools.get(fitted.provider.name)
-        if pool is not None:
-            pool.report(fitted.key, failure, time.monotonic())
+        if pool is None:
+            return False
+        pool.report(fitted.key, failure, time.monotonic())
+        return True
 
     def _pick(self, name: str) -> tuple[Provider, int]:
         pool = self._pools.get(name)
