@@ -38,7 +38,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Usage:
     """The tokens of one answer, by how they are priced: each is counted in exactly one of the first five fields.
 

@@ -11,7 +11,7 @@ from mlaas.router.frozen import decode, encode, from_tree
 from mlaas.router.types import Decision, Snapshot
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Logged:
     """One decision in a log.
 

@@ -9,7 +9,7 @@ from mlaas.providers.base import Usage
 from mlaas.router.decision_log import Logged
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class RequestRecord:
     """One request. It never holds a prompt, an answer or a key.
 
