@@ -93,7 +93,7 @@ def calls(dialect, fields):
     yield Call(operation=dialect.operation, model="m", is_stream=True, fields=fields, body=orjson.dumps(fields))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(fields=RESPONSE)
 def test_a_response_becomes_a_chat_or_is_refused(fields):
     for call in calls(RESPONSES, fields):
@@ -102,7 +102,7 @@ def test_a_response_becomes_a_chat_or_is_refused(fields):
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(fields=RESPONSE)
 def test_a_response_reaches_a_provider_or_is_refused(provider, fields):
     for call in calls(RESPONSES, fields):
@@ -111,7 +111,7 @@ def test_a_response_reaches_a_provider_or_is_refused(provider, fields):
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(fields=CHAT)
 def test_a_chat_reaches_a_provider_or_is_refused(provider, fields):
     for call in calls(Chat(), fields):
