@@ -29,7 +29,7 @@ class BudgetLeaseRepository:
     """The leases on budgets.
 
     Only one process writes those of a shard: who has called `open_shard` last. One that was thought dead and lives on
-    is refused, so no money is granted twice.
+    is refused, and has to open the shard and read its leases again; so no money is granted twice.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -72,7 +72,7 @@ class BudgetLeaseRepository:
         with transaction(self._engine) as connection:
             # A write, not a read: it holds the row until the end, so that no other writer comes between.
             if connection.execute(fence.values(epoch=epoch)).rowcount != 1:
-                message = f"shard {shard} of the ledger has another writer than epoch {epoch}; end this one"
+                message = f"shard {shard} of the ledger has another writer than epoch {epoch}; open it again"
                 raise Conflict("ledger_superseded", message)
             for lease in leases:
                 upsert(connection, budget_leases, asdict(lease))

@@ -19,7 +19,8 @@ What happens when something dies.
 - The ledger: grants of money are in the store before a replica hears of them, so the next ledger starts from them.
   Windows and slots are soft: the next ledger learns from the replicas what they hold, and grants nothing before each
   lease that the one before it gave has been renewed or has ended. Only when a replica dies together with the ledger
-  are its last 60 s forgotten.
+  are its last 60 s forgotten. Two ledgers that take each other for dead take turns in the store, and the one whose
+  turn is over grants no money before it has read what the other wrote.
 - The store: windows go on. Money is spent from what replicas hold, and no more is granted. Nothing is lost: totals are
   sent again until they are written.
 - The network: a replica that hears nothing for `LEASE_S` refuses keys with limits on rates or concurrency.

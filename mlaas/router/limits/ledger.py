@@ -54,26 +54,19 @@ class Ledger:
         self._windows = WindowBook(now_s=clock(), is_successor=is_successor, span_s=span_s)
         self._budgets = BudgetBook()
         self._epoch: int | None = None
-        self._superseded: Conflict | None = None
         self._queue: list[tuple[Report, asyncio.Future[Reply]]] = []
         self._committing: asyncio.Task[None] | None = None
 
     async def exchange_windows(self, report: Report) -> Reply:
-        """Take a report on requests, tokens and concurrency, and answer it. The store is not asked.
-
-        Raises:
-            PlatformError: another process serves the shard.
-        """
-        self._refuse_when_superseded()
+        """Take a report on requests, tokens and concurrency, and answer it. The store is not asked."""
         return self._windows.exchange(report, now_s=self._clock())
 
     async def exchange_budgets(self, report: Report) -> Reply:
         """Take a report on budgets, store it and what it is granted, and answer it; reports that meet share a write.
 
         Raises:
-            PlatformError: the store cannot be reached, and nothing was granted; or another process serves the shard.
+            PlatformError: the store cannot be reached, or another process has served the shard; nothing was granted.
         """
-        self._refuse_when_superseded()
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._queue.append((report, reply))
         if self._committing is None:
@@ -109,8 +102,9 @@ class Ledger:
             rows = [row for pool_id, pool in changed.items() for row in self._changed_rows(pool_id, pool)]
             if rows:
                 self._store.put(rows, shard=self._shard, epoch=self._epoch)
-        except Conflict as error:
-            self._superseded = error
+        except Conflict:
+            # Another process has served the shard meanwhile: begin again from what it stored.
+            self._epoch, self._budgets = None, BudgetBook()
             raise
         self._budgets.apply(changed)
         return replies
@@ -120,10 +114,6 @@ class Ledger:
         rows = (_row(pool_id, replica_id, lease) for replica_id, lease in pool.leases.items())
         stored = {_row(pool_id, replica_id, lease) for replica_id, lease in before.items()}
         return [row for row in rows if row not in stored]
-
-    def _refuse_when_superseded(self) -> None:
-        if self._superseded is not None:
-            raise PlatformError(self._superseded.code, self._superseded.message)
 
 
 def shard_of(key_id: str, *, num_shards: int) -> int:
