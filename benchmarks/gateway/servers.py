@@ -117,6 +117,8 @@ def gateway(folder: Path, cache: Path, upstream_url: str, *, num_replicas: int) 
         replicas = [each for each in cluster.processes() if "ServeReplica:gateway" in " ".join(each.cmdline())]
         headers = {"authorization": f"Bearer {secret}"}
         url = f"{cluster.url}/v1/chat/completions"
+        # A key with limits is answered once the ledger is up, which no health check tells.
+        wait_until(lambda: _answers(url, headers), what="an answer through the gateway", timeout_s=60)
         yield Server(name="mlaas", url=url, headers=headers, processes=tuple(replicas))
 
 
@@ -173,11 +175,9 @@ def smg(folder: Path, cache: Path, upstream_url: str, *, num_replicas: int) -> I
     command += ["--disable-tokenizer-autoload", "--log-level", "error"]
     url = f"http://127.0.0.1:{port}"
     with running(command, f"{url}/v1/models", folder / "smg.log") as process:
-        ready = {"model": "fast", "messages": [{"role": "user", "content": "x"}]}
-        wait_until(
-            lambda: httpx.post(f"{url}/v1/chat/completions", json=ready).is_success, what="smg's worker", timeout_s=60
-        )
-        yield Server(name="smg", url=f"{url}/v1/chat/completions", processes=(process,))
+        chats = f"{url}/v1/chat/completions"
+        wait_until(lambda: _answers(chats, {}), what="smg's worker", timeout_s=60)
+        yield Server(name="smg", url=chats, processes=(process,))
 
 
 START: Mapping[str, Callable[..., contextlib.AbstractContextManager[Server]]] = {
@@ -186,6 +186,14 @@ START: Mapping[str, Callable[..., contextlib.AbstractContextManager[Server]]] = 
     "portkey": portkey,
     "smg": smg,
 }
+
+
+def _answers(url: str, headers: Mapping[str, str]) -> bool:
+    chat = {"model": "fast", "messages": [{"role": "user", "content": "Say hello."}]}
+    answer = httpx.post(url, json=chat, headers=dict(headers), timeout=30)
+    if not answer.is_success:
+        print(f"not yet: {answer.status_code} {answer.text[:200]}")
+    return answer.is_success
 
 
 def _python_program(environment: Path, requirement: str, name: str) -> Path:
