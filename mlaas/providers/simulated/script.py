@@ -120,7 +120,7 @@ def count_tokens(texts: Sequence[str]) -> int:
 
 def write_script(prompt: Prompt, options: Options, *, seed: int) -> Script:
     """Return the answer to a prompt."""
-    digest = hashlib.sha256(json.dumps([seed, list(prompt.texts)]).encode()).hexdigest()[:24]
+    digest = _digest(prompt.texts, seed)
     words = random.Random(digest)
     reasoning = _write_words(words, options.reasoning) if prompt.is_reasoning else []
     calls = _write_calls(prompt, digest)
@@ -168,6 +168,14 @@ def sample(schema: Mapping[str, Any]) -> Any:
         case "array":
             return [sample(schema.get("items") or {"type": "string"})]
     return {name: sample(each) for name, each in (schema.get("properties") or {}).items()}
+
+
+def _digest(texts: Sequence[str], seed: int) -> str:
+    found = hashlib.sha256(str(seed).encode())
+    for text in texts:
+        found.update(b"\0")
+        found.update(text.encode())
+    return found.hexdigest()[:24]
 
 
 def _write_words(words: random.Random, count: int) -> list[str]:

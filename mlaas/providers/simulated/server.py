@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import orjson
 from aiohttp import web
 
 from mlaas.providers.simulated.chat_wire import ChatWire, CompletionWire
@@ -62,7 +62,7 @@ class Seen:
     @property
     def fields(self) -> Any:
         """The body decoded."""
-        return json.loads(self.body)
+        return orjson.loads(self.body)
 
 
 class Simulator:
@@ -173,7 +173,7 @@ class _Exchange:
         headers = {name.lower(): value for name, value in self._request.headers.items()}
         self._simulator.seen.append(Seen(path=self._request.path, headers=headers, body=raw))
         try:
-            body = json.loads(raw)
+            body = orjson.loads(raw)
             self._fault, self._options = self._simulator.direct(str(body.get("model")), headers)
             failed = await self._fail()
             if failed is not None:
@@ -216,11 +216,11 @@ class _Exchange:
     async def _whole(self, value: Any) -> web.StreamResponse:
         match self._fault:
             case "malformed":
-                return web.Response(body=json.dumps(value).encode()[:-9], content_type="application/json")
+                return web.Response(body=orjson.dumps(value)[:-9], content_type="application/json")
             case "error":
                 return self._json(encode_refusal(self._vendor, _MID_STREAM))
             case "truncated":
-                text = json.dumps(value).encode()
+                text = orjson.dumps(value)
                 response = web.StreamResponse(headers={"content-type": "application/json"})
                 response.content_length = len(text)
                 await response.prepare(self._request)
@@ -274,10 +274,10 @@ class _Exchange:
         return index / self._options.rate if self._options.rate else 0.0
 
     def _json(self, value: Any) -> web.Response:
-        return web.Response(body=json.dumps(value).encode(), content_type="application/json")
+        return web.Response(body=orjson.dumps(value), content_type="application/json")
 
     def _refuse(self, refusal: Refusal, headers: dict[str, str] | None = None) -> web.Response:
-        body = json.dumps(encode_refusal(self._vendor, refusal)).encode()
+        body = orjson.dumps(encode_refusal(self._vendor, refusal))
         return web.Response(body=body, status=refusal.status, headers=headers, content_type="application/json")
 
     def _abort(self) -> None:

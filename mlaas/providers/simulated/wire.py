@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol
+
+import orjson
 
 from mlaas.providers.simulated.refusals import Refusal
 from mlaas.providers.simulated.script import Prompt, Script
@@ -36,7 +37,7 @@ class Wire(Protocol):
 def encode_event(value: Any, name: str | None = None) -> bytes:
     """Return one server-sent event."""
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+    return b"%bdata: %b\n\n" % (head.encode(), orjson.dumps(value))
 
 
 def bill_usd(script: Script) -> Decimal:
