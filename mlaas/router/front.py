@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mlaas.auth.types import Principal
 from mlaas.errors import MlaasError
-from mlaas.providers.base import Call, Failure, Operation, ProviderFailed
+from mlaas.providers.base import Call, Failure, FieldError, Operation, ProviderFailed
 from mlaas.router.asgi import Headers, describe
 from mlaas.router.batches.executor import Performed
 from mlaas.router.calls import RouterCalls
@@ -69,8 +69,17 @@ class Front:
         """Return what a caller with this key would get, errors too."""
         dialect, reply, request_id = DIALECTS[operation], MemoryReply(), uuid.uuid4().hex
         try:
-            principal = self.find_principal(key_id)
-            await self._recorded(parse_call(dialect, body, {}), principal, reply, request_id=request_id)
+            principal, call = self.find_principal(key_id), parse_call(dialect, body, {})
+
+            async def run(call: Call, reply: Reply) -> None:
+                await self._recorded(call, principal, reply, request_id=request_id)
+
+            if operation is not Operation.RESPONSES:
+                await run(call, reply)
+            elif call.fields.get("background"):
+                raise FieldError("background", "a batch runs in the background already; leave out 'background'")
+            else:
+                await self.responses.answer(call, principal=principal, reply=reply, run=run, run_in_background=run)
         except (MlaasError, ProviderFailed) as error:
             failure = describe(error) if isinstance(error, MlaasError) else error.failure
             return Performed(

@@ -125,3 +125,26 @@ def test_batches_from_the_command_line(instance: Path) -> None:
     assert batch["id"] in run("batches", "list").output
     assert batch["id"] in run("batches", "show", batch["id"]).output
     assert run("batches", "cancel", batch["id"]).exit_code == 1
+
+
+def test_a_batch_of_responses_keeps_to_its_tenant(client, gateway: Gateway) -> None:
+    mine = client.responses.create(model="house/m", input="hi")
+    lines = [
+        {"model": "house/m", "input": "and then?", "previous_response_id": mine.id},
+        {"model": "house/m", "input": "and then?", "previous_response_id": "resp_of_somebody_else"},
+        {"model": "house/m", "input": "hi", "background": True},
+    ]
+    content = "\n".join(
+        json.dumps({"custom_id": str(number), "method": "POST", "url": "/v1/responses", "body": body})
+        for number, body in enumerate(lines)
+    )
+    file = client.files.create(file=("in.jsonl", content.encode()), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/responses", completion_window="24h")
+    wait_until(lambda: client.batches.retrieve(batch.id).status == "completed", what="the batch", timeout_s=30)
+    batch = client.batches.retrieve(batch.id)
+    [output] = [json.loads(each) for each in client.files.content(batch.output_file_id).text.splitlines()]
+    errors = [json.loads(each) for each in client.files.content(batch.error_file_id).text.splitlines()]
+    kept = client.responses.retrieve(output["response"]["body"]["id"])
+    assert kept.previous_response_id == mine.id
+    params = [each["response"]["body"]["error"]["param"] for each in errors]
+    assert params == ["previous_response_id", "background"]
