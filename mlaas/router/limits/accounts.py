@@ -28,6 +28,10 @@ USUAL_TOKENS = 512
 SHORT_PARTS = 4
 """A request whose bound the budget does not cover gets this part of what is left, or less when others wait too."""
 
+SLOT_WAIT_S = 0.6
+"""Longest time that a request waits for a slot: two ticks and two polls, in which one that another replica has just
+freed is told, called back and granted. So a caller who never has more under way than it may is never refused."""
+
 
 @dataclass(slots=True)
 class Hold:
@@ -182,7 +186,8 @@ class Account:
             if reachable is None:
                 continue
             least = ask.least if isinstance(share, BudgetShare) else units
-            if reachable < least:
+            is_late = isinstance(share, SlotShare) and now_s - ask.asked_s >= SLOT_WAIT_S
+            if reachable < least or is_late:
                 return refuse(share, least, now_s=now_s, wall_s=wall_s)
             is_late = now_s - ask.asked_s > PATIENCE_S
             if least < units and (reachable < ask.full or is_late):

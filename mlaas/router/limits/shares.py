@@ -214,8 +214,14 @@ class TokenShare(RateShare):
 class SlotShare(Share):
     """Concurrency: a unit is in use until its request ends."""
 
+    def take(self, units: int, *, now_s: float) -> None:
+        """Use slots."""
+        self.unsettled += units
+        super().take(units, now_s=now_s)
+
     def settle(self, taken: int, actual: int, *, bucket: Bucket | None, now_s: float) -> None:
-        """Free the slot."""
+        """Free the slots."""
+        self.unsettled -= taken
         self.used -= taken
         self.is_changed = True
 

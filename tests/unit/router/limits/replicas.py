@@ -141,12 +141,15 @@ class Replica:
         fixed_usd: Decimal | None = None,
         usd_per_output_token: Decimal | None = None,
         num_exchanges: int = 3,
-        key_id: str = "key-1",
+        wait_s: float = 0.0,
     ) -> Reservation | LimitExceeded | PlatformError | None:
-        """Ask, exchange as often as said, and return the outcome; None when the request would wait on, and left."""
+        """Ask, exchange as often as said, and return the outcome; None when the request would wait on, and left.
+
+        The clock is turned by `wait_s` before the last exchange.
+        """
         asking = asyncio.ensure_future(
             self.meter.reserve(
-                Principal(key_id=key_id, tenant="t", role="user", limits=limits),
+                Principal(key_id="key-1", tenant="t", role="user", limits=limits),
                 input_tokens=tokens,
                 output_tokens=0,
                 cost_usd=cost_usd,
@@ -155,9 +158,11 @@ class Replica:
             )
         )
         await asyncio.sleep(0)
-        for _ in range(num_exchanges):
+        for left in reversed(range(num_exchanges)):
             if asking.done():
                 break
+            if left == 0:
+                self.network.cluster.clock.now_s += wait_s
             await self.meter.exchange()
             await asyncio.sleep(0)
             await asyncio.sleep(0)

@@ -5,6 +5,7 @@ import pytest
 
 from mlaas.auth.types import UNLIMITED, KeyLimits, Principal
 from mlaas.errors import BudgetExceeded, PlatformError, RateLimited
+from mlaas.router.limits.accounts import SLOT_WAIT_S
 from mlaas.router.limits.links import POLL_S
 from mlaas.router.limits.meter import Reservation
 from mlaas.router.limits.types import LEASE_S, TICK_S, WINDOW_S
@@ -113,11 +114,25 @@ async def test_a_request_larger_than_the_limit_is_told_that_waiting_does_not_hel
 async def test_a_slot_is_free_again_when_its_request_ends_even_a_cancelled_one(replicas):
     limits = KeyLimits(concurrency=2)
     [first, _second] = await admit(replicas[0], limits, 2)
-    refused = await replicas[0].reserve(limits)
+    refused = await replicas[0].reserve(limits, wait_s=SLOT_WAIT_S)
     assert isinstance(refused, RateLimited)
     assert (refused.limit, refused.code) == ("concurrency", "concurrency_limit_exceeded")
     replicas[0].meter.settle(first, tokens=0, cost_usd=NOTHING)
     await admit(replicas[0], limits, 1)
+
+
+async def test_a_slot_that_another_replica_has_just_freed_is_waited_for(replicas):
+    [here, there] = replicas
+    limits = KeyLimits(concurrency=1)
+    [held] = await admit(there, limits, 1)
+    asked = {"input_tokens": 0, "output_tokens": 0, "cost_usd": NOTHING}
+    waiting = asyncio.ensure_future(here.meter.reserve(principal(limits), **asked))
+    await asyncio.sleep(0)
+    there.meter.settle(held, tokens=0, cost_usd=NOTHING)
+    for replica in (here, there, there, here):
+        assert not waiting.done()
+        await replica.meter.exchange()
+    assert isinstance(await waiting, Reservation)
 
 
 async def test_a_caller_that_leaves_while_it_waits_takes_nothing_with_it(replicas, clock):
@@ -340,7 +355,7 @@ async def test_a_replica_that_was_cut_off_starts_again_from_what_is_in_use(clock
     assert isinstance(await replicas[0].reserve(limits), PlatformError)
     replicas[0].network.loses_reports = False
     await pass_time(clock, replicas, 2 * TICK_S)
-    assert isinstance(await replicas[0].reserve(limits), RateLimited)
+    assert isinstance(await replicas[0].reserve(limits, wait_s=SLOT_WAIT_S), RateLimited)
 
 
 async def test_a_replica_that_is_back_after_its_lease_has_only_what_is_in_use(clock, replicas):
