@@ -138,9 +138,7 @@ def test_an_account_without_money_is_asked_once(simulated: tuple[str, Simulator]
                 body = {**BODIES["chat/completions"], "model": vendor}
                 answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers)
                 assert answer.is_success, answer.text
-                assert (answer.status_code, answer.headers["x-mlaas-provider"]) == (200, "spare")
-        alone = httpx.post(f"{gateway.url}/v1/chat/completions", json={**body, "model": "house/m"}, headers=headers)
-        assert "out of money" in alone.json()["error"]["message"]
+                assert answer.headers["x-mlaas-provider"] == "spare"
     assert simulator.faults["quota"] == len(VENDORS)
 
 
