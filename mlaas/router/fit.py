@@ -70,21 +70,31 @@ class Fitter:
         droppable = {*self.droppable(alias), *self._droppable.get(f"{target.provider}/", ())}
         if max_output_tokens is not None:
             call = cap_output(call, max_output_tokens)
-        for name in self._unsupported(target, call):
-            call = _drop(call, FieldError(name, f"{target} cannot honour {name!r}"), droppable)
-        sent = call
+        sent = call = self._without_unsupported(call, target, droppable)
         while call.operation not in provider.operations:
             try:
                 sent = dialect.to_chat(call)
-                break
             except FieldError as error:
                 call = _drop(call, error, droppable)
+            else:
+                sent = self._without_unsupported(sent, target, droppable)
+                break
         while True:
             try:
                 request = provider.encode_request(sent, model=target.model)
                 return Fitted(asked=call, sent=sent, provider=provider, request=request, key=key)
             except FieldError as error:
                 sent = _drop(sent, error, droppable)
+
+    def _without_unsupported(self, call: Call, target: Target, droppable: Collection[str]) -> Call:
+        """Return the call without what the target is known not to honour.
+
+        Raises:
+            ProviderFailed: that may not be dropped.
+        """
+        for name in self._unsupported(target, call):
+            call = _drop(call, FieldError(name, f"{target} cannot honour {name!r}"), droppable)
+        return call
 
     def droppable(self, alias: str) -> Collection[str]:
         """Return the fields of requests for an alias that may be left out."""

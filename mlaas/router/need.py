@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -18,6 +18,7 @@ IMAGE_TOKENS: Final = 6_000
 DEFAULT_OUTPUT_TOKENS: Final = 256
 """Expected length of an answer whose request sets no bound."""
 
+_IMAGE_TYPES = ("image_url", "input_image", "image")
 _FEATURE_FIELDS = {
     "tools": ("tools",),
     "schema": ("response_format", "text", "output_config"),
@@ -88,7 +89,7 @@ def needed_features(call: Call, droppable: Collection[str] = ()) -> tuple[str, .
         for feature, names in _FEATURE_FIELDS.items()
         if any(_asks_for(feature, fields.get(name)) and name not in droppable for name in names)
     ]
-    if has_images(call):
+    if any(True for _ in _images(fields.get("messages") or fields.get("input"))):
         features.append("vision")
     return tuple(features)
 
@@ -102,29 +103,21 @@ def _asks_for(feature: str, value: Any) -> bool:
     return bool(value) and value != "none"
 
 
-def has_images(call: Call) -> bool:
-    """Tell whether the request may hold an image."""
-    body = call.body
-    return b'"image_url"' in body or b'"input_image"' in body or b'"image"' in body
-
-
 def _measure(call: Call) -> tuple[int, int]:
     """Return the number of images, and the bytes of the request without them."""
-    if not has_images(call):
-        return 0, len(call.body)
-    num_images = num_image_bytes = 0
-    stack: list[Any] = [call.fields.get("messages"), call.fields.get("input")]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, list):
-            stack += value
-        elif isinstance(value, dict):
-            if value.get("type") in ("image_url", "input_image", "image"):
-                num_images += 1
-                num_image_bytes += _longest_text(value)
-            else:
-                stack += value.values()
-    return num_images, max(0, len(call.body) - num_image_bytes)
+    images = list(_images(call.fields.get("messages") or call.fields.get("input")))
+    return len(images), max(0, len(call.body) - sum(map(_longest_text, images)))
+
+
+def _images(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield the images of messages; text is not looked into."""
+    if isinstance(value, list):
+        for each in value:
+            if isinstance(each, dict):
+                if each.get("type") in _IMAGE_TYPES:
+                    yield each
+                else:
+                    yield from _images(each.get("content"))
 
 
 def _longest_text(value: Any) -> int:
