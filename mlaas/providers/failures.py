@@ -32,6 +32,8 @@ _OUT_OF_MONEY = frozenset(
         "billing_hard_limit_reached",
         "billing_not_active",
         "enforced_spend_limit_reached",
+        "contract_spend_limit_reached",
+        "linked_organization_spend_limit_reached",
     }
 )
 # Said with a status and a type that mean something else: Anthropic's 400, xAI's 403 and 429. Only how a message begins
