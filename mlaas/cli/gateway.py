@@ -19,15 +19,14 @@ def gateway(
     replicas: Annotated[int, typer.Option(min=1, help="Gateway processes behind the port.")] = 1,
 ) -> None:
     """Run the router alone on Ray Serve, without MLflow and models of one's own, until Ctrl-C."""
-    import signal
-    import threading
+    from mlaas.router.config_file import load_config
+
+    # Before Ray is imported, which takes seconds: whoever mistypes a line is told at once.
+    load_config(config)
 
     from mlaas.cli.output import console, show_probe
     from mlaas.platform.standalone import run_gateway, standalone_settings
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     settings = standalone_settings(load_settings(), config=config, port=port)
 
     def announce(started: Started) -> None:
@@ -35,4 +34,4 @@ def gateway(
             console.print(f"Admin API key, shown this once:  [bold]{started.admin_key}[/bold]")
         console.print(f"The router answers at {settings.gateway_url}/v1; Ctrl-C stops it.")
 
-    run_gateway(settings, replicas=replicas, stop=stop, progress=show_probe, started=announce)
+    run_gateway(settings, replicas=replicas, progress=show_probe, started=announce)
