@@ -20,6 +20,7 @@ from mlaas.router.need import (
     asked_output_tokens,
     expected_input_tokens,
     most_input_tokens,
+    num_choices,
     output_field,
 )
 from mlaas.router.prices import PriceBook
@@ -125,11 +126,16 @@ class Billing:
                 fixed_usd=fixed,
                 usd_per_output_token=per_token or None,
             )
-            bill.max_output_tokens = bill.reservation.max_output_tokens
         except BudgetExceeded:
             if all(self._is_priced(target, at_s=bill.at_s) for target in targets):
                 raise
             bill.has_budget = False
+            return
+        bill.max_output_tokens = bill.reservation.max_output_tokens
+        if bill.max_output_tokens is not None and bill.max_output_tokens < num_choices(call):
+            self.settle(bill)
+            why = f"what is left of this key's budget pays {bill.max_output_tokens} tokens"
+            raise BudgetExceeded("budget_exceeded", f"{why}, too few for n={num_choices(call)}", limit="budget_usd")
 
     def headers(self, principal: Principal) -> Headers:
         """Return what an answer tells its caller of the limits that count."""
@@ -167,10 +173,14 @@ class Billing:
 
 
 def cap_output(call: Call, max_output_tokens: int) -> Call:
-    """Return the call with its answer bounded, so that it costs no more than the key's budget has left."""
+    """Return the call with its answer bounded, so that it costs no more than the key's budget has left.
+
+    Args:
+        call: what the caller asks.
+        max_output_tokens: of all its choices together, at least one for each.
+    """
     name = output_field(call.operation, call.fields)
-    num_choices = call.fields.get("n") or 1
-    bound = max(1, max_output_tokens // (num_choices if type(num_choices) is int else 1))
+    bound = max_output_tokens // num_choices(call)
     given: Any = call.fields.get(name)
     if type(given) is int and given <= bound:
         return call

@@ -47,8 +47,13 @@ def asked_output_tokens(call: Call) -> int | None:
     found = next((call.fields[name] for name in _OUTPUT_FIELDS if type(call.fields.get(name)) is int), None)
     if found is None:
         return None
-    num_choices = call.fields.get("n") or 1
-    return max(0, found) * (num_choices if type(num_choices) is int else 1)
+    return max(0, found) * num_choices(call)
+
+
+def num_choices(call: Call) -> int:
+    """Return how many answers are asked for."""
+    num = call.fields.get("n")
+    return num if type(num) is int and num > 0 else 1
 
 
 def output_field(operation: Operation, fields: Mapping[str, Any]) -> str:
