@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 import traceback
 import uuid
@@ -81,7 +82,9 @@ class GatewayApp:
         """Answer one request (ASGI)."""
         began_s = time.perf_counter()
         path = scope["path"]
-        record = RequestRecord(id=uuid.uuid4().hex, request_id=_request_id(scope), at_s=time.time(), route=path[:256])
+        record = RequestRecord(
+            id=f"{random.getrandbits(128):032x}", request_id=_request_id(scope), at_s=time.time(), route=path[:256]
+        )
         dialect = _CALLS.get(path)
         trace = self._begin_trace(scope) if self.tracing is not None and dialect is not None else None
         try:
