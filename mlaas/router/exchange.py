@@ -34,6 +34,9 @@ from mlaas.router.retry_budget import RetryBudget
 from mlaas.router.throughput import Throughput
 from mlaas.router.types import Attempt, Event, Hedge, Need, Route, Snapshot, Wait
 
+_FREE = Decimal(0)
+"""What a target without a price counts as."""
+
 TRACE: ContextVar[RequestTrace | None] = ContextVar("trace", default=None)
 """The trace of the request that this task answers; None where nobody collects traces."""
 
@@ -237,7 +240,7 @@ class Exchange:
         sign, is_charged = Sign.UNKNOWN, False
         try:
             if isinstance(answer, Whole):
-                cost_usd = self._charge(begun, answer.usage)
+                cost_usd = self._charge(begun, answer.usage) or _FREE
                 is_charged, sign = True, Sign.ALIVE
                 await self.reply.whole(200, answer.body, self._headers(attempt, cost_usd))
                 return
@@ -245,7 +248,7 @@ class Exchange:
             def price(usage: Usage | None, num_deltas: int) -> Decimal | None:
                 nonlocal is_charged
                 is_charged = True
-                return self._charge(begun, usage)
+                return self._charge(begun, usage) or _FREE
 
             await self.reply.start_stream(self._headers(attempt, None))
             failure = await answer.deliver(self.reply, price=price)
