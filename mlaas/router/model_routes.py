@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlaas.errors import NotFound
 from mlaas.providers.vllm import LOCAL
 from mlaas.router.catalog import Catalog
 from mlaas.router.fleet import Fleet
 from mlaas.router.routes import Request, Result, Route, as_json, route
+from mlaas.router.virtual.config import PipelineConfig, members
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +40,38 @@ class ModelRoutes:
         )
 
     async def _health(self, request: Request) -> Result:
-        fleet, catalog, now_s = self.fleet(), self.catalog(), time.monotonic()
-        models = {}
-        for name in catalog.names(fleet.local_models):
-            targets = catalog.resolve(name, local_models=fleet.local_models).targets
-            models[name] = "up" if any(fleet.is_up(target, now_s=now_s) for target in targets) else "down"
+        now_s = time.monotonic()
+        names = self.catalog().names(self.fleet().local_models)
+        models = {name: "up" if self._is_up(name, now_s=now_s) else "down" for name in names}
         return as_json({"status": "ok", **self.condition(), "models": models})
 
     async def _list(self, request: Request) -> Result:
+        """Answer the models that the caller's key may use."""
+        allowed = request.principal.limits.models if request.principal is not None else None
         names = self.catalog().names(self.fleet().local_models)
-        return as_json({"object": "list", "data": [self._describe(name) for name in names]})
+        shown = [self._describe(name) for name in names if allowed is None or name in allowed]
+        return as_json({"object": "list", "data": shown})
 
     async def _retrieve(self, request: Request) -> Result:
         return as_json(self._describe(request.path[0]))
 
+    def _is_up(self, name: str, *, now_s: float) -> bool:
+        """Tell whether a model can answer; a pipeline needs all of its members, another virtual model one of them."""
+        catalog, fleet = self.catalog(), self.fleet()
+        virtual = catalog.virtual.get(name)
+        if virtual is not None:
+            needed = all if isinstance(virtual, PipelineConfig) else any
+            return needed(self._is_up(member, now_s=now_s) for member in members(virtual))
+        try:
+            targets = catalog.resolve(name, local_models=fleet.local_models).targets
+        except NotFound:
+            return False
+        return any(fleet.is_up(target, now_s=now_s) for target in targets)
+
     def _describe(self, name: str) -> dict[str, object]:
-        route_ = self.catalog().resolve(name, local_models=self.fleet().local_models)
-        provider = route_.targets[0].provider
-        owner = "mlaas" if route_.is_alias or provider == LOCAL else provider
+        catalog, owner = self.catalog(), "mlaas"
+        if name not in catalog.virtual:
+            found = catalog.resolve(name, local_models=self.fleet().local_models)
+            provider = found.targets[0].provider
+            owner = owner if found.is_alias or provider == LOCAL else provider
         return {"id": name, "object": "model", "created": int(self.started_at_s), "owned_by": owner}
