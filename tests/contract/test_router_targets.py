@@ -138,6 +138,7 @@ def test_a_full_local_model_queues_then_refuses_and_its_alias_moves_on(tmp_path:
 models:
   spread: {{targets: [local/tiny, house/m]}}
 admission: {{per_replica: 1, max_queue: 2}}
+timeouts: {{restart_wait_s: 0}}
 """
         endpoint = LocalEndpoint(model="tiny", url=f"{local_url}/vllm")
         with running_gateway(tmp_path, config, endpoints=[endpoint], deployed=["tiny"]) as gateway:
