@@ -78,11 +78,11 @@ def _keep_up(head: Part, gateway: Part, *, progress: Callable[[Probe], None]) ->
     num_bad = 0
     while True:
         time.sleep(LOOK_S)
-        probes = [part.probe() for part in (head, gateway)]
-        ill = next((probe for probe in probes if not probe.ok), None)
+        # In this order: without its head, Ray Serve does not even say that it is down.
+        ill = next((probe for part in (head, gateway) if not (probe := part.probe()).ok), None)
         if ill is None:
-            for probe in probes if num_bad >= PATIENT_LOOKS else ():
-                progress(probe)
+            if num_bad >= PATIENT_LOOKS:
+                progress(gateway.probe())
             num_bad = 0
             continue
         num_bad += 1
