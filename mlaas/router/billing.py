@@ -70,14 +70,17 @@ class Billing:
     prices: PriceBook
     meter: Meter
 
-    async def open(self, call: Call, principal: Principal, targets: Iterable[Target], *, at_s: float) -> Bill:
+    async def open(
+        self, call: Call, principal: Principal, targets: Iterable[Target], *, at_s: float, num_answers: int = 1
+    ) -> Bill:
         """Reserve what a request may use at the dearest of its targets.
 
         Args:
             call: the request.
             principal: whose limits count.
-            targets: everyone who might answer, each as often as it may be asked for one request.
+            targets: everyone who might answer.
             at_s: wall clock.
+            num_answers: how many of them may answer: two when one is asked beside another that is silent.
 
         Raises:
             RateLimited: the key has used up what it may use in a minute or at a time.
@@ -92,7 +95,7 @@ class Billing:
         input_tokens = expected_input_tokens(call)
         output_tokens = DEFAULT_OUTPUT_TOKENS if asked is None else asked
         if principal.limits.budget_usd is not None:
-            await self._reserve_money(bill, call, principal, list(targets), asked, input_tokens)
+            await self._reserve_money(bill, call, principal, list(targets), asked, input_tokens, num_answers)
         if bill.reservation is None:
             bill.reservation = await self.meter.reserve(
                 principal, input_tokens=input_tokens, output_tokens=output_tokens, cost_usd=_NOTHING
@@ -107,6 +110,7 @@ class Billing:
         targets: Sequence[Target],
         asked: int | None,
         input_tokens: int,
+        num_answers: int,
     ) -> None:
         """Reserve with money as well; when there is none left, leave the bill to what costs nothing.
 
@@ -115,7 +119,7 @@ class Billing:
             BudgetExceeded: as in `open`.
             PlatformError: as in `open`.
         """
-        fixed, per_token = self._bound(call, targets, bill)
+        fixed, per_token = (num_answers * usd for usd in self._bound(call, targets, bill))
         most_output = MAX_OUTPUT_TOKENS if asked is None else asked
         try:
             bill.reservation = await self.meter.reserve(

@@ -109,7 +109,8 @@ class Dispatcher:
     ) -> None:
         if route.is_alias:
             record.policy = route.policy.value
-        bill = await self.billing.open(call, principal, targets_of(route), at_s=record.at_s)
+        num_answers = 2 if route.hedge_after_s is not None else 1
+        bill = await self.billing.open(call, principal, targets_of(route), at_s=record.at_s, num_answers=num_answers)
         exchange = Exchange(
             world=self.world,
             call=call,
