@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
 
 import orjson
 
@@ -21,7 +20,7 @@ from mlaas.router.need import (
     expected_input_tokens,
     most_input_tokens,
     num_choices,
-    output_field,
+    output_fields,
 )
 from mlaas.router.prices import PriceBook
 from mlaas.router.types import Target
@@ -183,12 +182,13 @@ def cap_output(call: Call, max_output_tokens: int) -> Call:
         call: what the caller asks.
         max_output_tokens: of all its choices together, at least one for each.
     """
-    name = output_field(call.operation, call.fields)
     bound = max_output_tokens // num_choices(call)
-    given: Any = call.fields.get(name)
-    if type(given) is int and given <= bound:
-        return call
-    return replace(call, fields={**call.fields, name: bound}, body=set_member(call.body, name, orjson.dumps(bound)))
+    for name in output_fields(call):
+        given = call.fields.get(name)
+        if type(given) is not int or given > bound:
+            body = set_member(call.body, name, orjson.dumps(bound))
+            call = replace(call, fields={**call.fields, name: bound}, body=body)
+    return call
 
 
 def estimate_usage(call: Call, num_deltas: int) -> Usage:

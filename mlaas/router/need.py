@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import orjson
@@ -25,7 +25,14 @@ _FEATURE_FIELDS = {
     "reasoning": ("reasoning_effort", "reasoning", "thinking"),
 }
 _BY_TASK = (RoutingPolicy.AUTO, RoutingPolicy.BALANCED)
-_OUTPUT_FIELDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_OUTPUT_FIELDS = {
+    Operation.CHAT: ("max_completion_tokens", "max_tokens"),
+    Operation.COMPLETION: ("max_tokens",),
+    Operation.RESPONSES: ("max_output_tokens",),
+    Operation.MESSAGES: ("max_tokens",),
+}
+"""By API: the fields that bound an answer, the usual one first. A target may read either of two."""
+_CHOICE_FIELDS = ("n", "best_of")
 
 
 def expected_input_tokens(call: Call) -> int:
@@ -42,27 +49,21 @@ def most_input_tokens(call: Call) -> int:
 
 def asked_output_tokens(call: Call) -> int | None:
     """Return the bound that the caller set on what is written, over all choices; None when it set none."""
-    if call.operation in (Operation.EMBEDDINGS, Operation.COUNT_TOKENS):
+    if call.operation not in _OUTPUT_FIELDS:
         return 0
-    found = next((call.fields[name] for name in _OUTPUT_FIELDS if type(call.fields.get(name)) is int), None)
-    if found is None:
-        return None
-    return max(0, found) * num_choices(call)
+    bounds = [bound for name in output_fields(call) if type(bound := call.fields.get(name)) is int]
+    return max(0, *bounds) * num_choices(call) if bounds else None
 
 
 def num_choices(call: Call) -> int:
-    """Return how many answers are asked for."""
-    num = call.fields.get("n")
-    return num if type(num) is int and num > 0 else 1
+    """Return how many answers are written, also when the caller only gets the best of them."""
+    return max((num for name in _CHOICE_FIELDS if type(num := call.fields.get(name)) is int and num > 0), default=1)
 
 
-def output_field(operation: Operation, fields: Mapping[str, Any]) -> str:
-    """Return the field by which a caller of this API bounds the answer."""
-    if operation is Operation.RESPONSES:
-        return "max_output_tokens"
-    if operation is Operation.CHAT and fields.get("max_tokens") is None:
-        return "max_completion_tokens"
-    return "max_tokens"
+def output_fields(call: Call) -> tuple[str, ...]:
+    """Return the fields by which the caller bounds the answer, or else the one by which it could."""
+    names = _OUTPUT_FIELDS.get(call.operation, ())
+    return tuple(name for name in names if call.fields.get(name) is not None) or names[:1]
 
 
 def needs_of(call: Call, route: Route, *, has_budget: bool, droppable: Collection[str] = ()) -> Need:
