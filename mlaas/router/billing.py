@@ -53,13 +53,12 @@ class Bill:
     usage: Usage | None = None
     cost_usd: Decimal | None = None
 
-    def add(self, target: Target, usage: Usage) -> Decimal | None:
-        """Take what one call to a model used, and return what it cost."""
+    def add(self, target: Target, usage: Usage) -> None:
+        """Take what one call to a model used."""
         cost_usd = self.prices.cost(target, usage, at_s=self.at_s, service_tier=self.service_tier)
         self.usage = usage if self.usage is None else add_usages(self.usage, usage)
         if cost_usd is not None:
             self.cost_usd = (self.cost_usd or _NOTHING) + cost_usd
-        return cost_usd
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -261,7 +261,11 @@ class Exchange:
             await self._end(begun, sign)
 
     def _charge(self, begun: _Begun, usage: Usage | None) -> Decimal | None:
-        """Put what an answer used on the bill, estimated when its provider has not said it; return what it cost."""
+        """Put what an answer used on the bill, estimated when its provider has not said it.
+
+        Returns:
+            What the request has cost by now: a hedge that lost may be on the bill too.
+        """
         answer, target = begun.answer, begun.attempt.target
         if self.call.operation is Operation.COUNT_TOKENS:
             return None
@@ -280,7 +284,8 @@ class Exchange:
             output_tokens=usage.output_tokens,
             now_s=now_s,
         )
-        return self.bill.add(target, usage)
+        self.bill.add(target, usage)
+        return self.bill.cost_usd
 
     async def _end(self, begun: _Begun, sign: Sign) -> None:
         """Let go of all that an answer holds."""
