@@ -93,11 +93,13 @@ class Dispatcher:
         self, call: Call, principal: Principal, reply: Reply, record: RequestRecord, headers: Headers
     ) -> None:
         virtual = self.catalog.virtual.get(call.model)
-        if virtual is not None:
+        if virtual is not None and call.operation is not Operation.COUNT_TOKENS:
             await self._answer_virtual(virtual, call, principal, reply, record, headers)
             return
-        route = self.catalog.resolve(call.model, local_models=self.world.fleet.local_models)
-        if call.operation is Operation.COUNT_TOKENS and not self._counts_tokens(route):
+        route = None
+        if virtual is None:
+            route = self.catalog.resolve(call.model, local_models=self.world.fleet.local_models)
+        if route is None or (call.operation is Operation.COUNT_TOKENS and not self._counts_tokens(route)):
             record.status, record.target, record.reason = 200, "gateway", "estimated by the gateway"
             body = orjson.dumps({"input_tokens": estimate_input_tokens(call.fields)})
             await reply.whole(200, body, [(b"x-mlaas-route-reason", b"estimated by the gateway"), *headers])
@@ -177,6 +179,7 @@ class Dispatcher:
             (b"x-mlaas-model", model.encode()),
             (b"x-mlaas-route-reason", answer.reason.encode("ascii", "replace")),
             *headers,
+            *self.billing.headers(principal),
         ]
         if not call.is_stream:
             if answer.cost_usd is not None:
