@@ -12,6 +12,10 @@ request ends; money never is, until the period ends.
 Why no message can be lost or counted twice. `granted` (written by the ledger), `returned` and `spent` (written by the
 replica) only ever grow, and each message carries their totals. A share is `granted - returned`.
 
+Who waits. Requests at a replica are served in the order in which they came, and replicas take turns: one that waits for
+money that another one uses gets what is set free there next. A request whose bound is more than the budget has left
+gets a part of it, and its answer is capped to what that pays.
+
 What happens when something dies.
 
 - A replica: its slots are free when its lease ends, its rates a window later. Money that it held and did not report is

@@ -236,7 +236,8 @@ class Account:
                 share.waiting += units
         if self.asks:
             for share, units in self.asks[0].needs:
-                share.need = max(0, units - share.idle(now_s))
+                share.since_s = self.asks[0].asked_s
+                share.need = max(0, units - (0 if share.is_recalled(now_s) else share.idle(now_s)))
 
     def settle(self, reservation: Reservation, *, tokens: int, cost_usd: Decimal, now_s: float) -> None:
         """End a reservation: only what was used stays used. A second time changes nothing."""
@@ -251,6 +252,10 @@ class Account:
             hold.share.settle(hold.units, actual, bucket=hold.bucket, now_s=now_s)
         reservation.holds = []
         self.num_open -= 1
+
+    def has_to_yield(self, now_s: float) -> bool:
+        """Whether another replica is first in line for money: what answers set free here is its, not our own line's."""
+        return self.budget is not None and self.budget.is_recalled(now_s)
 
     def is_quiet(self, *, now_s: float, wall_s: float) -> bool:
         """Whether nothing is to be done until somebody asks or settles. A budget whose period is over is put aside."""

@@ -40,9 +40,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A replica that waits in line for units."""
+    """A replica that waits in line for units, for the request that came at `since_s` by its own clock."""
 
     need: int
+    since_s: float
     until_s: float
 
 
@@ -77,7 +78,11 @@ def exchange(
     """
     lease = _book(pool.leases.get(replica_id), claim, now_s=now_s, is_listening=is_listening)
     leases = {**pool.leases, replica_id: lease}
-    line = {waiting: place for waiting, place in pool.line.items() if place.until_s > now_s}
+    line = {
+        waiting: place
+        for waiting, place in pool.line.items()
+        if place.until_s > now_s and not (waiting == replica_id and place.since_s != claim.since_s)
+    }
     free = claim.limit - sum(each.held for each in leases.values())
     if not is_listening:
         available = free - _ahead(line, replica_id)
@@ -86,7 +91,7 @@ def exchange(
             share = max(0, available - claim.need) // (2 * max(1, len(live)))
             units = claim.need + min(claim.extra, share)
         if claim.need and not units:
-            line[replica_id] = Place(claim.need, now_s + PATIENCE_S)
+            line[replica_id] = Place(claim.need, claim.since_s, now_s + PATIENCE_S)
         else:
             line.pop(replica_id, None)
         leases[replica_id] = lease = replace(lease, granted=lease.granted + units)

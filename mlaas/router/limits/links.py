@@ -154,8 +154,11 @@ class Link:
         # share may give it to others.
         if is_known:
             self.fence_s = sent_s + LEASE_S
+        self._is_urgent = bool(reply.recalls) or any(share.need for share in shares.values())
+        for share in shares.values():
+            share.recall(until_s=sent_s)
+        # What was granted is used before it can be recalled: so replicas that all wait take turns.
+        self._on_reply()
         for pool in reply.recalls:
             if pool in shares:
                 shares[pool].recall(until_s=sent_s + 2 * TICK_S)
-        self._is_urgent = bool(reply.recalls) or any(share.need for share in shares.values())
-        self._on_reply()

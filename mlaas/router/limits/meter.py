@@ -218,6 +218,8 @@ class Meter:
             outcome: Reservation | MlaasError | None
             if is_fenced:
                 outcome = None if failure is None else unavailable(failure)
+            elif account.has_to_yield(now_s):
+                outcome = None
             else:
                 outcome = account.decide(ask, now_s=now_s, wall_s=wall_s)
             if outcome is None:

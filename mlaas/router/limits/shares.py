@@ -22,6 +22,7 @@ class Share:
         used: units in use.
         unsettled: part of `used` that may come back when requests end.
         need: units that the request waiting longest lacks.
+        since_s: when that request came.
         waiting: units that all waiting requests together ask for.
         is_changed: the ledger has not heard of the present state.
     """
@@ -35,6 +36,7 @@ class Share:
         self.spent = 0
         self.unsettled = 0
         self.need = 0
+        self.since_s = 0.0
         self.waiting = 0
         self.is_changed = False
         self._is_sent = False
@@ -98,7 +100,7 @@ class Share:
 
     def shed(self, now_s: float) -> None:
         """Give back what the next second will not need; when recalled, all that is idle."""
-        idle, is_recalled = self.idle(now_s), now_s < self._recalled_until_s
+        idle, is_recalled = self.idle(now_s), self.is_recalled(now_s)
         kept = 0 if is_recalled else self.waiting + self._target
         if idle > (kept if is_recalled else 2 * kept):
             self.give_back(idle - kept)
@@ -109,14 +111,18 @@ class Share:
         self.is_changed = True
 
     def recall(self, *, until_s: float) -> None:
-        """Keep no idle units until then: another replica waits for some."""
+        """Keep no idle units until then: another replica waits for some. A time that is past ends a recall."""
         self._recalled_until_s = until_s
+
+    def is_recalled(self, now_s: float) -> bool:
+        """Tell whether what is idle goes to another replica first."""
+        return now_s < self._recalled_until_s
 
     def claim(self, now_s: float) -> Claim | None:
         """Return what the ledger is to be told; None when there is nothing new."""
         idle = self.idle(now_s)
         extra = 0
-        if now_s >= self._recalled_until_s:
+        if not self.is_recalled(now_s):
             wanted = self.waiting + max(self._target, self.need)
             extra = wanted - idle - self.need if self.need or 2 * idle < wanted else 0
         if not (self.is_changed or self.need or extra > 0):
@@ -131,6 +137,7 @@ class Share:
             spent=self.spent,
             unsettled=self.unsettled,
             need=self.need,
+            since_s=self.since_s,
             extra=max(0, extra),
             frees_in_s=self.frees_in_s(1, now_s=now_s),
         )

@@ -47,6 +47,7 @@ class Claim:
         spent: of a budget: what is spent for good.
         unsettled: part of `used` that may come back when requests end.
         need: units that a request waits for now; all of them or none.
+        since_s: when that request came, on the replica's clock: another one than before goes to the end of the line.
         extra: units that would be good to have.
         frees_in_s: when the first unit of the window is usable again; None: none is in use.
     """
@@ -59,6 +60,7 @@ class Claim:
     spent: int = 0
     unsettled: int = 0
     need: int = 0
+    since_s: float = 0.0
     extra: int = 0
     frees_in_s: float | None = None
 

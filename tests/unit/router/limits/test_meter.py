@@ -273,6 +273,44 @@ async def test_one_caller_whose_bound_is_beyond_the_budget_is_given_a_fourth_of_
     assert reservation.max_output_tokens == 1245
 
 
+async def test_a_replica_with_a_long_line_does_not_keep_all_money_for_itself(clock, replicas):
+    busy, other = replicas
+
+    async def call():
+        while True:
+            reservation = await busy.meter.reserve(
+                principal(CENT), input_tokens=3, output_tokens=1000, **LONGER_THAN_THE_BUDGET
+            )
+            held.append(reservation)
+            await asyncio.sleep(0)
+
+    def settle_all():
+        for reservation in held:
+            busy.meter.settle(reservation, tokens=3, cost_usd=NOTHING)
+        held.clear()
+
+    held = []
+    callers = [asyncio.ensure_future(call()) for _ in range(32)]
+    waiting = None
+    for number in range(20):
+        clock.now_s += POLL_S
+        for replica in replicas:
+            await replica.meter.exchange()
+            await asyncio.sleep(0)
+        settle_all()
+        await asyncio.sleep(0)
+        if number == 5:
+            waiting = asyncio.ensure_future(
+                other.meter.reserve(principal(CENT), input_tokens=3, output_tokens=1000, **LONGER_THAN_THE_BUDGET)
+            )
+            await asyncio.sleep(0)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    assert waiting.done()
+    assert waiting.result().max_output_tokens >= 500
+
+
 async def test_money_of_a_long_answer_at_another_replica_is_waited_for(clock, replicas):
     await admit(replicas[0], CENT, 1, cost_usd=CENT.budget_usd)
     await pass_time(clock, replicas, 2 * LEASE_S)
