@@ -45,6 +45,7 @@ TARGETS = [
     "xai/grok-4.7",
     "house/m",
 ]
+SPECIAL = ["all", "hedged", "kept", "careful", "votes", "steps"]
 BODIES: dict[str, dict[str, Any]] = {
     "chat/completions": {"messages": [{"role": "user", "content": "Write a sum."}]},
     "responses": {"input": "Write a sum.", "store": False},
@@ -83,6 +84,11 @@ def config(simulated: tuple[str, Simulator]) -> str:
 models:
 {spread}
   all: {{policy: weighted, targets: [{", ".join(TARGETS)}]}}
+  hedged: {{targets: [{", ".join(TARGETS)}], hedge_after_s: 0.002}}
+  kept: {{targets: [house/m, openai/gpt-4o], cache: {{ttl_s: 0.2}}}}
+  careful: {{cascade: {{steps: [all, pair-1], check: {{min_chars: 80}}}}}}
+  votes: {{ensemble: {{models: [pair-0, pair-5, hedged]}}}}
+  steps: {{pipeline: {{steps: [{{model: kept}}, {{model: careful}}]}}}}
 prices:
   house/m: {{input_usd_per_mtok: 1, output_usd_per_mtok: 2}}
 timeouts: {{first_byte_s: 20, between_bytes_s: 20, restart_wait_s: 0.2}}
@@ -131,7 +137,7 @@ def make_key(gateway: Gateway) -> tuple[str, str]:
 async def soak(gateway: Gateway, secret: str) -> list[Outcome]:
     """Return what became of all requests but those whose caller left."""
     dice = random.Random(7)
-    models = [*TARGETS, *(f"pair-{number}" for number in range(len(TARGETS))), "all"]
+    models = [*TARGETS, *(f"pair-{number}" for number in range(len(TARGETS))), *SPECIAL]
     cases = [(dice.choice(list(BODIES)), dice.choice(models), dice.random() < 0.5) for _ in range(NUM_REQUESTS)]
     todo = iter([*enumerate(cases), *((-number, None) for number in range(1, NUM_LEAVING + 1))])
     found: list[Outcome] = []
