@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -22,6 +24,7 @@ MESSAGES: list[Any] = [{"role": "user", "content": "Write a sum."}]
 MODELS = """
 models:
   votes: {ensemble: {models: [house/m, openai/gpt-4o, xai/grok-4.7], combine: majority}}
+  silent: {ensemble: {models: [house/m, house/sim-slow, openai/sim-slow]}}
   broken: {ensemble: {models: [house/sim-400, openai/sim-400]}}
 prices:
   house/m: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}
@@ -79,3 +82,31 @@ def test_what_all_members_refuse_is_refused(gateway: Gateway) -> None:
         answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers)
         assert answer.status_code == 400
         assert "told to say 400" in answer.json()["error"]["message"]
+
+
+def test_who_leaves_lets_go_of_all_members_and_pays_for_those_that_answered(
+    gateway: Gateway, simulated: tuple[str, Simulator]
+) -> None:
+    simulator = simulated[1]
+    connection = http.client.HTTPConnection(gateway.url.removeprefix("http://"))
+    body = json.dumps({"model": "silent", "messages": MESSAGES})
+    headers = {"authorization": f"Bearer {gateway.key}", "x-request-id": "left-early"}
+    num_requests = simulator.num_requests
+    connection.request("POST", "/v1/chat/completions", body, headers)
+    wait_until(
+        lambda: simulator.num_requests == num_requests + 3 and simulator.num_active == 2,
+        what="all members",
+        timeout_s=5,
+    )
+    connection.close()
+    wait_until(lambda: simulator.num_active == 0, what="the members to be let go", timeout_s=2)
+
+    def row() -> dict[str, Any] | None:
+        return next((each for each in gateway.records() if each["request_id"] == "left-early"), None)
+
+    wait_until(row, what="the journal", timeout_s=5)
+    found = row()
+    assert found is not None
+    assert (found["error"], found["model"]) == ("client_gone", "silent")
+    assert Decimal(found["cost_usd"]) > 0
+    assert found["usage"]["output_tokens"] == 16
