@@ -40,6 +40,7 @@ class Share:
         self.waiting = 0
         self.is_changed = False
         self._is_sent = False
+        self._returned_sent = self._returned_heard = 0
         self.outlook: Grant | None = None
         self.outlook_s = float("-inf")
         self._recalled_until_s = float("-inf")
@@ -87,7 +88,7 @@ class Share:
     def expected(self, now_s: float) -> int:
         """Return the units that a request may still get, by what was heard last."""
         coming = 0 if self.outlook is None else self.outlook.coming
-        return self.present(now_s) + coming + self.unsettled
+        return self.present(now_s) + coming + self.unsettled + self.returned - self._returned_heard
 
     def present(self, now_s: float) -> int:
         """Return the units that a request can get without waiting: idle ones, and those that nobody holds."""
@@ -128,6 +129,7 @@ class Share:
         if not (self.is_changed or self.need or extra > 0):
             return None
         self.is_changed, self._is_sent = False, True
+        self._returned_sent = self.returned
         return Claim(
             pool=self.pool,
             limit=self.limit,
@@ -150,6 +152,7 @@ class Share:
         """Take over the ledger's answer to a claim that was sent at `sent_s`."""
         self._is_sent = False
         self.granted = grant.granted
+        self._returned_heard = self._returned_sent
         self.outlook = grant
         self.outlook_s = sent_s
 

@@ -311,6 +311,29 @@ async def test_a_replica_with_a_long_line_does_not_keep_all_money_for_itself(clo
     assert waiting.result().max_output_tokens >= 500
 
 
+async def test_money_on_its_way_back_to_the_ledger_is_not_spent(replicas, monkeypatch):
+    replica, other = replicas
+    cluster = replica.network.cluster
+    [held] = await admit(replica, CENT, 1, cost_usd=CENT.budget_usd)
+    asked = {"input_tokens": 0, "output_tokens": 0, "cost_usd": CENT.budget_usd}
+    waiting = asyncio.ensure_future(other.meter.reserve(principal(CENT), **asked))
+    await asyncio.sleep(0)
+    await other.meter.exchange()
+    replica.meter.settle(held, tokens=0, cost_usd=NOTHING)
+    exchange, outcomes = cluster.exchange_budgets, []
+
+    async def ask_meanwhile(shard, report):
+        if any(claim.returned for claim in report.claims):
+            outcomes.append(await replica.reserve(CENT, cost_usd=CENT.budget_usd, num_exchanges=0))
+        return await exchange(shard, report)
+
+    monkeypatch.setattr(cluster, "exchange_budgets", ask_meanwhile)
+    for each in (replica, replica, other):
+        await each.meter.exchange()
+    assert outcomes == [None]
+    assert (await waiting).max_output_tokens is None
+
+
 async def test_money_of_a_long_answer_at_another_replica_is_waited_for(clock, replicas):
     await admit(replicas[0], CENT, 1, cost_usd=CENT.budget_usd)
     await pass_time(clock, replicas, 2 * LEASE_S)
