@@ -53,13 +53,14 @@ class Front:
             await self.router.answer(call, principal, reply, record, is_fresh=is_fresh)
 
         async def run_in_background(call: Call, reply: Reply) -> None:
-            await self._recorded(call, principal, reply)
+            await self._recorded(call, principal, reply, request_id=record.request_id)
 
         await self.responses.answer(
             call, principal=principal, reply=reply, run=run, run_in_background=run_in_background
         )
         if record.target is None:
-            record.status = 200
+            # It goes on in the background as a request of its own, and that one is accounted for.
+            record.status, record.operation = 200, ""
 
     def limit_headers(self, principal: Principal) -> Headers:
         """Return what a refused caller is told of its limits."""
