@@ -20,8 +20,9 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
-CLEAR = {"429 budget_exceeded", "503 limits_unavailable"}
-BROKEN_IN_FLIGHT = {"502", "503", "504"}
+CLEAR = {"", "budget_exceeded", "limits_unavailable"}
+BROKEN = {0, 500, 502, 503, 504}
+"""What the ingress makes of a request that was under way at a replica that died; 0: it closes the connection."""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_a_second_router_is_told_what_is_in_its_way(gateway: GatewayCommand) -> 
 
 
 def test_no_key_spends_beyond_its_budget_when_a_replica_and_a_ledger_are_killed(gateway: GatewayCommand) -> None:
-    budget = Decimal("0.02")
+    budget = Decimal("0.03")
     key = gateway.create_key(budget_usd=budget, per="day")
     callers = crowd(gateway, key.key, num_callers=32, seconds=25)
     with callers.running():
@@ -111,8 +112,9 @@ def test_no_key_spends_beyond_its_budget_when_a_replica_and_a_ledger_are_killed(
     check_rows(gateway, key.id, callers)
     assert sum(cost for *_, cost in gateway.rows(key.id)) <= budget
     assert len(callers.answered) > 200
-    unclear = {outcome for outcome in callers.outcomes() if outcome not in {"200", *CLEAR}}
-    assert all(outcome[:3] in BROKEN_IN_FLIGHT or outcome == "0 ServerDisconnectedError" for outcome in unclear)
+    broken = [answer for answer in callers.answers if answer.code not in CLEAR]
+    assert {answer.status for answer in broken} <= BROKEN
+    assert len(broken) <= callers.num_callers, callers.outcomes()
     wait_until(
         lambda: len(gateway.processes("ServeReplica:gateway")) == 2, what="the replica to come back", timeout_s=60
     )
