@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from mlaas.providers.base import Call, Operation, StreamDecoder, Usage
+from mlaas.providers.base import Answer, Call, Operation, StreamDecoder, Usage
 from mlaas.providers.chat import is_usage_asked
 from mlaas.providers.gemini_stream import GeminiStream
 from mlaas.providers.openai_compatible import OpenAICompatible, strip_message
@@ -40,6 +40,21 @@ class Gemini(OpenAICompatible):
             return body
         signed = [_sign(strip_message(message, self.foreign_fields)) for message in messages]
         return set_member(body, "messages", orjson.dumps(signed))
+
+    def decode_answer(self, call: Call, body: bytes) -> Answer:
+        """Return the answer; where it calls tools, its `finish_reason` says so, which Gemini's may not.
+
+        Raises:
+            ProviderFailed: it cannot be read.
+        """
+        answer = super().decode_answer(call, body)
+        if b'"tool_calls"' not in answer.body:
+            return answer
+        value = orjson.loads(answer.body)
+        for choice in value.get("choices") or ():
+            if choice.get("finish_reason") == "stop" and (choice.get("message") or {}).get("tool_calls"):
+                choice["finish_reason"] = "tool_calls"
+        return Answer(body=orjson.dumps(value), usage=answer.usage)
 
     def decode_stream(self, call: Call) -> StreamDecoder:
         """Return a decoder that passes chunks through, but for what Gemini's differ in."""

@@ -32,7 +32,10 @@ class AddressState(NamedTuple):
 
 
 class Addresses:
-    """State by address; bounded, since callers choose the model names behind `provider/`."""
+    """State by address; bounded, since callers choose the model names behind `provider/`.
+
+    An account without money is kept by the provider's name: another provider may be another account at the same URL.
+    """
 
     def __init__(self) -> None:
         self._health: dict[str, Health] = {}
@@ -50,9 +53,11 @@ class Addresses:
         if not self._health:
             return Readiness.READY, 0.0
         state = self._state(origin, now_s)
-        if model and state[0] in _CAN_TRY:
-            of_model = self._state(model, now_s)
-            return state if of_model[0] is Readiness.READY else of_model
+        for key in (model.partition("/")[0], model) if model else ():
+            if state[0] not in _CAN_TRY:
+                break
+            of_key = self._state(key, now_s)
+            state = state if of_key[0] is Readiness.READY else of_key
         return state
 
     def num_outstanding(self, address: str) -> int:
@@ -82,8 +87,9 @@ class Addresses:
                 del self._num_outstanding[key]
             is_of_another = sign is Sign.FAILED and key is not keys[-1]
             self._apply(key, Sign.UNKNOWN if is_of_another else sign, now_s)
-            if failure is not None and key is (keys[0] if failure.kind is FailureKind.QUOTA else keys[-1]):
-                self._keep(key, rest(self._health.get(key, UP), failure, now_s=now_s))
+        if failure is not None:
+            key = target.provider if target is not None and failure.kind is FailureKind.QUOTA else keys[-1]
+            self._keep(key, rest(self._health.get(key, UP), failure, now_s=now_s))
 
     def observe(
         self, origin: str, target: Target, *, ttft_s: float | None, duration_s: float, output_tokens: int, now_s: float

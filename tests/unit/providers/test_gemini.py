@@ -104,3 +104,11 @@ def test_an_error_in_a_stream_may_be_a_list():
     assert caught.value.failure.kind is FailureKind.OVERLOADED
     with pytest.raises(ProviderFailed, match="busy"):
         PROVIDER.decode_answer(call(), b'[{"error":{"code":503,"message":"busy","status":"UNAVAILABLE"}}]')
+
+
+def test_a_whole_answer_that_calls_tools_ends_for_that_reason():
+    choice = {"index": 0, "message": assistant("s"), "finish_reason": "stop"}
+    body = orjson.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
+    answer = orjson.loads(PROVIDER.decode_answer(call(), body).body)
+    assert answer["choices"][0]["finish_reason"] == "tool_calls"
+    assert answer["choices"][0]["message"] == choice["message"]

@@ -232,3 +232,20 @@ def test_demand_counts_requests_that_went_elsewhere(fleet, catalog):
     [found] = fleet.demand(now_s=2.0, per_replica=8)
     assert (found.model, found.num_replicas, found.num_needed) == ("a", 0, 1)
     assert found.arrivals_per_s == pytest.approx(10, rel=0.1)
+
+
+def test_an_account_without_money_says_nothing_about_another_account_at_the_same_url():
+    file = """
+providers:
+  one: {kind: openai, api_key: x}
+  two: {kind: openai, api_key: y}
+"""
+    fleet = Fleet(build_catalog(parse_config(file, source="router.yaml")), restart_wait_s=3.0)
+    one, two = (Target(provider=name, model="m") for name in ("one", "two"))
+    route = Route(model="both", targets=(one, two))
+    origin = fleet.snapshot(route, Operation.CHAT, now_s=0.0).candidates[0].origin
+    fleet.sent(origin, now_s=0.0, target=one)
+    broke = Failure(kind=FailureKind.QUOTA, status=402, code="insufficient_quota", message="x")
+    fleet.ended(origin, sign_of(broke.kind), now_s=0.0, target=one, failure=broke)
+    shot = fleet.snapshot(route, Operation.CHAT, now_s=1.0)
+    assert [each.readiness for each in shot.candidates] == [Readiness.EXHAUSTED, Readiness.READY]
