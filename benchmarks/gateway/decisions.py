@@ -12,10 +12,10 @@ from time import process_time
 
 from mlaas.providers.base import Operation
 from mlaas.router.catalog import build_catalog
+from mlaas.router.choice.decide import decide
+from mlaas.router.choice.decision_log import snapshot_to_json
+from mlaas.router.choice.fleet import Fleet
 from mlaas.router.config_file import parse_config
-from mlaas.router.decide import decide
-from mlaas.router.decision_log import snapshot_to_json
-from mlaas.router.fleet import Fleet
 from mlaas.router.types import Need, Offer, Route, RoutingPolicy, Target, TokenPrice
 
 TIMES, REPEATS = 5_000, 9

@@ -25,10 +25,10 @@ from pathlib import Path
 
 from mlaas.providers.base import Operation
 from mlaas.router.catalog import build_catalog
+from mlaas.router.choice.decide import decide
+from mlaas.router.choice.fleet import Fleet
+from mlaas.router.choice.health import Sign
 from mlaas.router.config_file import parse_config
-from mlaas.router.decide import decide
-from mlaas.router.fleet import Fleet
-from mlaas.router.health import Sign
 from mlaas.router.types import EngineLoad, LocalEndpoint, Need, Offer, Target, TokenPrice
 
 LENGTH_S, BURST_FROM_S, BURST_TO_S = 600.0, 200.0, 380.0

@@ -15,9 +15,9 @@ from mlaas.errors import ConfigError, ProviderError
 from mlaas.settings import load_settings
 
 if TYPE_CHECKING:
-    from mlaas.router.quality import QualityTable
-    from mlaas.router.suite import Suite
-    from mlaas.router.suite_run import Sample
+    from mlaas.router.tasks.quality import QualityTable
+    from mlaas.router.tasks.suite import Suite
+    from mlaas.router.tasks.suite_run import Sample
 
 _TIMEOUT_S = 600.0
 
@@ -40,9 +40,9 @@ def bench_models(
     Each answer is kept beside the table at once: the same command goes on where it was stopped, and asks again only
     what has brought no score. Exits with 1 when no request brought one.
     """
-    from mlaas.router.quality import QualityTable, read_table, write_table
-    from mlaas.router.suite import read_suite
-    from mlaas.router.suite_run import merge, summarize
+    from mlaas.router.tasks.quality import QualityTable, read_table, write_table
+    from mlaas.router.tasks.suite import read_suite
+    from mlaas.router.tasks.suite_run import merge, summarize
 
     tasks = read_suite(suite)
     if tasks.needs_judge and judge is None:
@@ -54,7 +54,7 @@ def bench_models(
     measured = summarize(samples, on=datetime.now(UTC).date())
     write_table(merge(old, measured), out)
     if chart is not None:
-        from mlaas.router.quality_plot import draw_quality
+        from mlaas.router.tasks.quality_plot import draw_quality
 
         draw_quality(measured, chart)
     _show(measured, samples, out=out, as_json=as_json)
@@ -66,7 +66,7 @@ async def _run(suite: Suite, models: str | None, *, judge: str | None, concurren
     import httpx
 
     from mlaas.cli.chat import connect
-    from mlaas.router.suite_run import GatewayClient, encode_sample, read_samples, run_suite
+    from mlaas.router.tasks.suite_run import GatewayClient, encode_sample, read_samples, run_suite
 
     gateway = connect(load_settings())
     headers = {"authorization": f"Bearer {gateway.api_key}"}

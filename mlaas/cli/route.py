@@ -13,8 +13,8 @@ from mlaas.errors import AuthenticationError, ConfigError, InvalidRequest, Provi
 from mlaas.settings import Settings, load_settings, read_secret
 
 if TYPE_CHECKING:
+    from mlaas.router.choice.fleet import Fleet
     from mlaas.router.config import RouterConfig
-    from mlaas.router.fleet import Fleet
 
 app = typer.Typer(name="route", help="Where requests go.", no_args_is_help=True)
 
@@ -56,7 +56,7 @@ def _request(model: str, path: str) -> bytes:
     """Return the request to explain; `model` goes before the model that it names."""
     import orjson
 
-    from mlaas.router.explain_routes import example_chat
+    from mlaas.router.choice.explain_routes import example_chat
 
     if not path:
         if not model:
@@ -75,9 +75,9 @@ def _by_file(path: Path, body: bytes) -> dict[str, Any]:
     """Decide by a router file alone."""
     from mlaas.providers.base import Operation
     from mlaas.router.catalog import build_catalog
+    from mlaas.router.choice.explain import explain_call
     from mlaas.router.config_file import load_config
     from mlaas.router.dialects.build import DIALECTS
-    from mlaas.router.explain import explain_call
     from mlaas.router.request import parse_call
 
     config = load_config(path)
@@ -92,11 +92,11 @@ def _idle_fleet(config: RouterConfig, folder: Path) -> Fleet:
 
     from mlaas.router.abilities import Abilities
     from mlaas.router.catalog import build_catalog
-    from mlaas.router.fleet import Fleet
-    from mlaas.router.local_prices import LocalPrices
-    from mlaas.router.offers import Offers
-    from mlaas.router.prices import PriceBook
-    from mlaas.router.quality import load_quality
+    from mlaas.router.choice.fleet import Fleet
+    from mlaas.router.choice.offers import Offers
+    from mlaas.router.money.local_prices import LocalPrices
+    from mlaas.router.money.prices import PriceBook
+    from mlaas.router.tasks.quality import load_quality
 
     prices = PriceBook(
         kinds={name: each.kind or name for name, each in config.providers.items()},
@@ -186,9 +186,9 @@ def _replay(source: str, *, as_json: bool) -> None:
         ConfigError: a line is not a decision.
     """
     from mlaas.cli.output import console, print_json
-    from mlaas.router.decide import decide
-    from mlaas.router.decision_log import find_logged
-    from mlaas.router.explain import difference
+    from mlaas.router.choice.decide import decide
+    from mlaas.router.choice.decision_log import find_logged
+    from mlaas.router.choice.explain import difference
 
     lines = [source] if source.lstrip().startswith("{") else _lines(Path(source))
     rows: list[dict[str, Any]] = []

@@ -23,7 +23,7 @@ def usage(
 ) -> None:
     """Show what requests to models used and cost, dearest first. It reads the store, with or without a gateway."""
     from mlaas.cli.output import print_json, show_rows
-    from mlaas.router.usage_api import summarize_usage
+    from mlaas.router.money.usage_api import summarize_usage
 
     answer = summarize_usage(
         _repository(), by=by, since=since, until=until, tenant=tenant or None, now=datetime.now(UTC)

@@ -18,8 +18,8 @@ from mlaas.errors import LimitExceeded, MlaasError, NotFound
 from mlaas.observability.tracing import RequestTrace, Tracing
 from mlaas.providers.base import Call, Failure, FailureKind, Operation, ProviderFailed
 from mlaas.router.asgi import Headers, Receive, Scope, Send, describe, header, send_failure, send_result
-from mlaas.router.cache import HEADER as CACHE_HEADER
-from mlaas.router.cache import is_bypassed
+from mlaas.router.caches.exact import HEADER as CACHE_HEADER
+from mlaas.router.caches.exact import is_bypassed
 from mlaas.router.dialects.base import Dialect
 from mlaas.router.dialects.build import DIALECTS
 from mlaas.router.exchange import TRACE

@@ -14,7 +14,7 @@ from decimal import Decimal
 from mlaas.providers.base import Call, Failure, Provider, ProviderFailed, StreamDecoder, Usage, WireRequest
 from mlaas.providers.failures import unreadable
 from mlaas.router.dialects.base import Dialect, StreamTranslator
-from mlaas.router.egress import Answer, Egress
+from mlaas.router.egress.client import Answer, Egress
 from mlaas.router.reply import Reply
 from mlaas.router.types import Attempt
 

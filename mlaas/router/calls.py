@@ -11,30 +11,30 @@ from mlaas.observability.metrics import Metrics
 from mlaas.providers.base import Call
 from mlaas.providers.vllm import LOCAL
 from mlaas.router.abilities import Abilities
-from mlaas.router.admission import Admission
 from mlaas.router.asgi import Headers
-from mlaas.router.billing import Billing
-from mlaas.router.cache import ExactCache
-from mlaas.router.caching import Caching
+from mlaas.router.caches.answering import Caching
+from mlaas.router.caches.exact import ExactCache
+from mlaas.router.caches.semantic import SemanticCache
 from mlaas.router.catalog import Catalog, build_catalog
+from mlaas.router.choice.admission import Admission
+from mlaas.router.choice.demand import Demand
+from mlaas.router.choice.fleet import Fleet
+from mlaas.router.choice.flow import FlowLimits
+from mlaas.router.choice.offers import Offers
+from mlaas.router.choice.retry_budget import RetryBudget
 from mlaas.router.config import RouterConfig
-from mlaas.router.demand import Demand
 from mlaas.router.dispatch import Dispatcher
-from mlaas.router.egress import Egress
+from mlaas.router.egress.client import Egress
 from mlaas.router.exchange import World
 from mlaas.router.fit import Fitter
-from mlaas.router.fleet import Fleet
-from mlaas.router.flow import FlowLimits
 from mlaas.router.limits.meter import Meter
-from mlaas.router.local_prices import LocalPrices
-from mlaas.router.offers import Offers
-from mlaas.router.prices import PriceBook
-from mlaas.router.quality import load_quality
+from mlaas.router.money.billing import Billing
+from mlaas.router.money.local_prices import LocalPrices
+from mlaas.router.money.prices import PriceBook
+from mlaas.router.money.throughput import Throughput
 from mlaas.router.record import RequestRecord
 from mlaas.router.reply import Reply
-from mlaas.router.retry_budget import RetryBudget
-from mlaas.router.semantic import SemanticCache
-from mlaas.router.throughput import Throughput
+from mlaas.router.tasks.quality import load_quality
 from mlaas.router.types import Target, targets_of
 
 logger = logging.getLogger(__name__)

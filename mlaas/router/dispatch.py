@@ -15,20 +15,20 @@ from mlaas.auth.types import KeyLimits, Principal
 from mlaas.errors import MlaasError, PermissionDenied
 from mlaas.providers.base import Call, Failure, FailureKind, Operation, ProviderFailed
 from mlaas.router.asgi import Headers
-from mlaas.router.billing import Billing
-from mlaas.router.cache import HEADER as CACHE_HEADER
-from mlaas.router.cache import CacheState
-from mlaas.router.caching import Caching
+from mlaas.router.caches.answering import Caching
+from mlaas.router.caches.exact import HEADER as CACHE_HEADER
+from mlaas.router.caches.exact import CacheState
+from mlaas.router.caches.replay.forms import stream_from_whole
+from mlaas.router.caches.semantic import Embed
 from mlaas.router.catalog import Catalog
+from mlaas.router.choice.prefixes import prompt_blocks
 from mlaas.router.dialects.build import DIALECTS
 from mlaas.router.estimate import estimate_input_tokens
 from mlaas.router.exchange import Exchange, World
+from mlaas.router.money.billing import Billing
 from mlaas.router.need import needs_of
-from mlaas.router.prefixes import prompt_blocks
 from mlaas.router.record import RequestRecord
-from mlaas.router.replay.forms import stream_from_whole
 from mlaas.router.reply import MemoryReply, Reply
-from mlaas.router.semantic import Embed
 from mlaas.router.types import Route, RoutingPolicy, targets_of
 from mlaas.router.virtual.answer import answer_virtual
 from mlaas.router.virtual.asking import Asked, Tally

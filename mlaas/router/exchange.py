@@ -16,22 +16,22 @@ from mlaas.observability.metrics import Metrics
 from mlaas.observability.tracing import AttemptTrace, RequestTrace
 from mlaas.providers.base import Call, Failure, Operation, ProviderFailed, Usage, WireRequest
 from mlaas.providers.vllm import LOCAL
-from mlaas.router.admission import Admission
 from mlaas.router.asgi import Headers
 from mlaas.router.attempt import Stream, Whole, open_answer
-from mlaas.router.billing import Bill, estimate_usage
-from mlaas.router.decide import decide
-from mlaas.router.decision_log import Logged
+from mlaas.router.choice.admission import Admission
+from mlaas.router.choice.decide import decide
+from mlaas.router.choice.decision_log import Logged
+from mlaas.router.choice.fleet import Fleet
+from mlaas.router.choice.flow import FlowLimits, Step, plan_attempts
+from mlaas.router.choice.health import Sign, sign_of
+from mlaas.router.choice.retry_budget import RetryBudget
 from mlaas.router.dialects.base import Dialect
-from mlaas.router.egress import Egress
+from mlaas.router.egress.client import Egress
 from mlaas.router.fit import Fitted, Fitter
-from mlaas.router.fleet import Fleet
-from mlaas.router.flow import FlowLimits, Step, plan_attempts
-from mlaas.router.health import Sign, sign_of
+from mlaas.router.money.billing import Bill, estimate_usage
+from mlaas.router.money.throughput import Throughput
 from mlaas.router.record import RequestRecord
 from mlaas.router.reply import Reply
-from mlaas.router.retry_budget import RetryBudget
-from mlaas.router.throughput import Throughput
 from mlaas.router.types import Attempt, Event, Hedge, Need, Route, Snapshot, Wait
 
 _FREE = Decimal(0)

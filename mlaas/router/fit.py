@@ -10,9 +10,9 @@ import orjson
 
 from mlaas.providers.base import Call, Failure, FailureKind, FieldError, Provider, ProviderFailed, WireRequest
 from mlaas.providers.key_pool import KeyPool
-from mlaas.router.billing import cap_output
 from mlaas.router.catalog import Catalog
 from mlaas.router.dialects.base import Dialect
+from mlaas.router.money.billing import cap_output
 from mlaas.router.types import Target
 
 Unsupported = Callable[[Target, Call], Iterable[str]]

@@ -10,7 +10,7 @@ from typing import Any
 from mlaas.errors import NotFound
 from mlaas.providers.vllm import LOCAL
 from mlaas.router.catalog import Catalog
-from mlaas.router.fleet import Fleet
+from mlaas.router.choice.fleet import Fleet
 from mlaas.router.routes import Request, Result, Route, as_json, route
 from mlaas.router.virtual.config import PipelineConfig, members
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from mlaas.providers.base import Call, Operation
-from mlaas.router.classify import classify
+from mlaas.router.tasks.classify import classify
 from mlaas.router.types import NO_NEED, Need, Route, RoutingPolicy
 
 BYTES_PER_TOKEN: Final = 4

@@ -11,10 +11,10 @@ from mlaas.auth.types import Principal
 from mlaas.errors import PermissionDenied
 from mlaas.observability.metrics import CONTENT_TYPE, Metrics
 from mlaas.router.calls import RouterCalls
-from mlaas.router.explain_routes import ExplainRoutes
+from mlaas.router.choice.explain_routes import ExplainRoutes
 from mlaas.router.files.routes import caller_of
+from mlaas.router.money.usage_api import UsageSource, answer_usage
 from mlaas.router.routes import Request, Result, Route, as_json, route
-from mlaas.router.usage_api import UsageSource, answer_usage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from mlaas.providers.base import Usage
-from mlaas.router.decision_log import Logged
+from mlaas.router.choice.decision_log import Logged
 
 
 @dataclass(kw_only=True)

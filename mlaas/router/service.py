@@ -24,17 +24,17 @@ from mlaas.router.asgi import Receive, Scope, Send
 from mlaas.router.batches.executor import BatchExecutor
 from mlaas.router.batches.routes import batch_routes
 from mlaas.router.calls import RouterCalls
+from mlaas.router.choice.engines import EnginePoller
 from mlaas.router.config import RouterConfig
 from mlaas.router.config_file import load_config
-from mlaas.router.engines import EnginePoller
 from mlaas.router.files.folder import FileFolder
 from mlaas.router.files.routes import file_routes
 from mlaas.router.front import Front
 from mlaas.router.gate import Gate
-from mlaas.router.journal import Journal
-from mlaas.router.journal_shipping import Shipper
 from mlaas.router.limits.meter import LedgerPort, Meter
 from mlaas.router.model_routes import ModelRoutes
+from mlaas.router.money.journal import Journal
+from mlaas.router.money.journal_shipping import Shipper
 from mlaas.router.operator_routes import OperatorRoutes
 from mlaas.router.record import RequestRecord
 from mlaas.router.reload import ConfigReload

@@ -24,7 +24,7 @@ class Target:
 
 
 class RoutingPolicy(StrEnum):
-    """How an alias chooses among its targets; each has its file in `mlaas.router.policies`."""
+    """How an alias chooses among its targets; each has its file in `mlaas.router.choice.policies`."""
 
     FAILOVER = "failover"
     """The first target that is up, in the order written."""

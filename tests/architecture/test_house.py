@@ -40,7 +40,7 @@ def test_a_file_is_named_by_a_noun_and_a_package_init_holds_no_code(path: Path) 
         assert isinstance(body[0], ast.Expr)
 
 
-@pytest.mark.parametrize("module", ["mlaas.cli.main", "mlaas.training.recipes", "mlaas.router.decide"])
+@pytest.mark.parametrize("module", ["mlaas.cli.main", "mlaas.training.recipes", "mlaas.router.choice.decide"])
 def test_import_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({HEAVY!r})))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mlaas.cli.main import app
-from mlaas.router.quality import load_quality
+from mlaas.router.tasks.quality import load_quality
 from tests.fakes.servers import Gateway, running_gateway
 from tests.fakes.serving import simulated_answer, simulating
 from tests.waiting import wait_until

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from mlaas.cli.main import app as command_line
 from mlaas.providers.simulated.server import Simulator
-from mlaas.router.decide import decide
-from mlaas.router.decision_log import find_logged
+from mlaas.router.choice.decide import decide
+from mlaas.router.choice.decision_log import find_logged
 from mlaas.router.types import LocalEndpoint
 from tests.fakes.servers import running_gateway
 from tests.fakes.serving import serving, simulating

@@ -8,7 +8,7 @@ from decimal import Decimal
 import orjson
 
 from mlaas.providers.base import Call, FieldError, Usage
-from mlaas.router.replay.usage import encode_chat_usage
+from mlaas.router.caches.replay.usage import encode_chat_usage
 from mlaas.router.virtual.asking import Tally
 from mlaas.router.virtual.cascade import run_cascade
 from mlaas.router.virtual.config import CascadeConfig, EnsembleConfig, PipelineConfig, VirtualConfig

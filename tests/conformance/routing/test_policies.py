@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlaas.router.burst import is_over, pressure
-from mlaas.router.decide import decide, explain_no_target
-from mlaas.router.decision_log import decision_to_json, replay, snapshot_from_json, snapshot_to_json
-from mlaas.router.policies.table import RANKS
-from mlaas.router.sift import refusal
+from mlaas.router.choice.burst import is_over, pressure
+from mlaas.router.choice.decide import decide, explain_no_target
+from mlaas.router.choice.decision_log import decision_to_json, replay, snapshot_from_json, snapshot_to_json
+from mlaas.router.choice.policies.table import RANKS
+from mlaas.router.choice.sift import refusal
 from mlaas.router.types import Readiness, RoutingPolicy
 from tests.fakes.snapshots import snapshots
 

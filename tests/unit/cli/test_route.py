@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from mlaas.cli.main import app
 from mlaas.errors import MlaasError
-from mlaas.router.decide import decide
-from mlaas.router.decision_log import decision_to_json
+from mlaas.router.choice.decide import decide
+from mlaas.router.choice.decision_log import decision_to_json
 from tests.fakes.snapshots import make_snapshot
 
 FILE = """

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlaas.providers.base import Call, Operation
-from mlaas.router.billing import cap_output
+from mlaas.router.money.billing import cap_output
 from mlaas.router.need import asked_output_tokens
 
 BOUNDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")

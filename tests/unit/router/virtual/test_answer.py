@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletion
 
 from mlaas.errors import NotFound
 from mlaas.providers.base import FieldError, ProviderFailed
-from mlaas.router.replay.forms import stream_from_whole, whole_from_stream
+from mlaas.router.caches.replay.forms import stream_from_whole, whole_from_stream
 from mlaas.router.virtual.answer import VirtualAnswer, answer_virtual
 from mlaas.router.virtual.asking import Tally
 from mlaas.router.virtual.config import CascadeConfig, EnsembleConfig, PipelineConfig, VirtualConfig
