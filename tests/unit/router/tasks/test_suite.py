@@ -32,7 +32,7 @@ from mlaas.router.tasks.suite_run import (
     summarize,
 )
 
-SHIPPED = Path(__file__).parents[3] / "benchmarks" / "models" / "suite.yaml"
+SHIPPED = Path(__file__).parents[4] / "benchmarks" / "models" / "suite.yaml"
 DAY = date(2026, 11, 23)
 
 
