@@ -62,6 +62,7 @@ class GatewayReplica:
             endpoints=ClusterEndpoints(),
             tracing=build_tracing() if collects_traces() else None,
             replica=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
+            has_shipping_process=True,
         )
 
 

@@ -35,6 +35,7 @@ from mlaas.router.limits.meter import LedgerPort, Meter
 from mlaas.router.model_routes import ModelRoutes
 from mlaas.router.money.journal import Journal
 from mlaas.router.money.journal_shipping import Shipper
+from mlaas.router.money.shipping import Shipping, ShippingProcess, ShippingTask
 from mlaas.router.operator_routes import OperatorRoutes
 from mlaas.router.record import RequestRecord
 from mlaas.router.reload import ConfigReload
@@ -70,6 +71,8 @@ class GatewayService:
         endpoints: where local replicas are announced.
         tracing: None where nobody collects traces.
         replica: name of this process, of no other one before or after it.
+        has_shipping_process: usage is carried to the store by a process beside this one, which finds the store in the
+            environment. Otherwise in a thread.
 
     Raises:
         ConfigError: the router's file is wrong.
@@ -87,6 +90,7 @@ class GatewayService:
         endpoints: EndpointSource,
         tracing: Tracing | None,
         replica: str,
+        has_shipping_process: bool = False,
     ) -> None:
         self._gate = gate
         self._list_deployed = list_deployed
@@ -96,6 +100,9 @@ class GatewayService:
         self._meter = Meter(ledger)
         self._journal = Journal(folder / "journal")
         self._shipper = Shipper(self._journal, UsageRepository(store))
+        self._shipping: Shipping = (
+            ShippingProcess(self._journal.folder) if has_shipping_process else ShippingTask(self._shipper)
+        )
         self._metrics = Metrics(replica=replica)
         self._exporter = Exporter(self._metrics, folder=folder / "metrics", replica=replica)
         self._store = store
@@ -165,7 +172,6 @@ class GatewayService:
             for loop in (
                 _keep_doing("refresh the API keys", lambda: asyncio.to_thread(self._gate.refresh)),
                 _keep_doing("list the deployed models", self._refresh_deployed),
-                _keep_doing("carry usage to the store", lambda: asyncio.to_thread(self._shipper.ship)),
                 _keep_doing("look after stored responses", responses.tend),
                 _keep_doing("follow the router's file", reload.check),
                 _keep_doing("ask the engines of local models", poller.poll),
@@ -173,6 +179,7 @@ class GatewayService:
                 self._follow_endpoints(),
                 self._meter.run(),
                 executor.run(),
+                self._shipping.run(),
             )
         ]
 
@@ -186,8 +193,7 @@ class GatewayService:
         with suppress(PlatformError):
             await self._meter.close()
         self._journal.close()
-        with suppress(PlatformError, OSError):
-            await asyncio.to_thread(self._shipper.ship)
+        await self._shipping.finish()
         self._exporter.stop()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)

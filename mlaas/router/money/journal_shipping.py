@@ -1,6 +1,6 @@
 """Carries the journal's lines to the store's ledger of usage, each at least once; the ledger keeps each once.
 
-A loop calls `Shipper.ship` each second in a thread. How far a file has been carried is kept beside it, so that a
+`shipping` calls `Shipper.ship` each second. How far a file has been carried is kept beside it, so that a
 restart goes on from there. Files whose writer is gone are carried by whoever shares the folder: a lock tells them
 apart, and keeps two from carrying one file at once.
 """
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Protocol
 
 import orjson
 
-from mlaas.router.money.journal import PENDING_PATTERN, Journal
+from mlaas.router.money.journal import PENDING_PATTERN
 from mlaas.router.money.rates import to_pico_usd
 from mlaas.store.usage import UsageEntry
 
@@ -47,15 +47,45 @@ class UsageSink(Protocol):
         """Store the entries, all or none; one whose id is known already is left as it is."""
 
 
+class Written(Protocol):
+    """A journal that is being written; `Journal` is one."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file being written."""
+
+
+class JournalOf:
+    """The journal of another process, as one who carries it sees it.
+
+    Args:
+        folder: where its files lie.
+        pid: who writes.
+    """
+
+    def __init__(self, folder: Path, *, pid: int) -> None:
+        self.folder = folder
+        self._pid = pid
+
+    @property
+    def path(self) -> Path | None:
+        """The newest of the process's files."""
+        return max(self.folder.glob(f"requests-*-{self._pid}.jsonl"), default=None)
+
+
 class Shipper:
     """Ships one journal's folder.
 
     Args:
-        journal: this process's own.
+        journal: whose lines are carried while they are written.
         sink: where the entries go.
     """
 
-    def __init__(self, journal: Journal, sink: UsageSink) -> None:
+    def __init__(self, journal: Written, sink: UsageSink) -> None:
         self.num_unreadable = 0
         """Lines that could not be read, and were left out."""
         self._journal = journal
