@@ -24,6 +24,10 @@ from mlaas.settings import collects_traces, load_settings, router_config_path
 from mlaas.store.deployments import DeploymentRepository
 from mlaas.store.engine import open_store
 from mlaas.store.keys import KeyRepository
+from serve_apps.front_door import open_door
+
+DRAIN_S = 120.0
+"""How long a replica that is taken away has for the requests under way."""
 
 
 class GatewayArgs(BaseModel):
@@ -52,7 +56,7 @@ class GatewayReplica:
         settings = load_settings()
         store = open_store(settings.store_url)
         deployments = DeploymentRepository(store)
-        return GatewayService(
+        service = GatewayService(
             config_path=router_config_path(settings),
             gate=Gate(KeyRing(KeyRepository(store))),
             store=store,
@@ -64,6 +68,8 @@ class GatewayReplica:
             replica=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
             has_shipping_process=True,
         )
+        open_door(service)
+        return service
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -82,6 +88,7 @@ def build(args: dict[str, Any]) -> Application:
         name="gateway",
         num_replicas=parsed.replicas,
         max_ongoing_requests=10_000,
+        graceful_shutdown_timeout_s=DRAIN_S,
         ray_actor_options={"num_cpus": 0},
         logging_config={"enable_access_log": False},
     )

@@ -110,7 +110,12 @@ def gateway(folder: Path, cache: Path, upstream_url: str, *, num_replicas: int) 
         "route_prefix": "/",
         "args": {"replicas": num_replicas},
     }
-    environment = {"MLAAS_HOME": str(folder), "MLAAS_ROUTER_CONFIG": str(folder / "router.yaml")}
+    environment = {
+        "MLAAS_HOME": str(folder),
+        "MLAAS_ROUTER_CONFIG": str(folder / "router.yaml"),
+        # As the platform's head sets it; otherwise Ray gives its workers, and them alone, a nice value of 15.
+        "RAY_worker_niceness": "0",
+    }
     with serve_cluster(environment) as cluster:
         cluster.deploy([application])
         wait_until(lambda: httpx.get(f"{cluster.url}/healthz").is_success, what="the ingress", timeout_s=60)

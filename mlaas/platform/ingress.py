@@ -29,6 +29,7 @@ def ingress_environment(folder: Path) -> dict[str, str]:
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_apps.front_door:middlewares",
         # Ray starts a dead HAProxy again after three looks in vain, and by default looks every 10 s.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         **{f"RAY_SERVE_HAPROXY_{name}": str(path) for name, path in files.items()},

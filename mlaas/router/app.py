@@ -32,6 +32,8 @@ from mlaas.router.routes import Request, Route
 _CALLS = {f"/v1/{operation.value}": DIALECTS[operation] for operation in Operation}
 _ANTHROPIC = "/v1/messages"
 _MAX_REQUEST_ID = 128
+_WATCH_AFTER_S = 0.05
+"""Whether a caller is still there is not asked of a request that is over sooner: the question has its price."""
 _INTERNAL = Failure(
     kind=FailureKind.FAILED,
     status=500,
@@ -170,6 +172,7 @@ async def _until_disconnect(receive: Receive, work: Awaitable[None]) -> None:
     """
     task = asyncio.current_task()
     is_gone = is_over = False
+    watch: asyncio.Task[None] | None = None
 
     def leave(done: asyncio.Task[None]) -> None:
         nonlocal is_gone
@@ -177,8 +180,12 @@ async def _until_disconnect(receive: Receive, work: Awaitable[None]) -> None:
             is_gone = True
             task.cancel()
 
-    watch = asyncio.create_task(_disconnected(receive))
-    watch.add_done_callback(leave)
+    def begin() -> None:
+        nonlocal watch
+        watch = asyncio.create_task(_disconnected(receive))
+        watch.add_done_callback(leave)
+
+    timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, begin)
     try:
         await work
     except asyncio.CancelledError:
@@ -187,7 +194,9 @@ async def _until_disconnect(receive: Receive, work: Awaitable[None]) -> None:
         raise
     finally:
         is_over = True
-        watch.cancel()
+        timer.cancel()
+        if watch is not None:
+            watch.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -167,6 +168,9 @@ class GatewayService:
             self._exporter.start()
         with suppress(PlatformError):
             await asyncio.to_thread(self._gate.refresh)
+        # What is there by now stays: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
         self._loops = [
             asyncio.create_task(loop)
             for loop in (

@@ -72,14 +72,17 @@ class ShippingProcess:
 
     async def run(self) -> None:
         """Keep the process up until cancelled."""
-        command = [sys.executable, "-m", "mlaas.router.money.shipping", str(self._folder), str(os.getpid())]
         while True:
             if self._process is None or self._process.poll() is not None:
                 if self._process is not None:
                     status = self._process.returncode
                     logger.error("what carries usage to the store has ended with status %s and is started", status)
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=inherited_environment())
+                self._process = await asyncio.to_thread(self._start)
             await asyncio.sleep(_PERIOD_S)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "mlaas.router.money.shipping", str(self._folder), str(os.getpid())]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, env=inherited_environment())
 
     async def finish(self) -> None:
         """Let the process carry what is left and end."""

@@ -1,0 +1,51 @@
+"""Hands a request to the gateway before Ray Serve's own handling of it, which costs more than all of the routing.
+
+Ray calls `middlewares` in each process that serves HTTP (`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`). Ray's own routes
+(`/-/`) and every other application go their usual way. What is passed by: Ray's per-request metrics, ids and tasks; the
+gateway has its own. Ray counts none of these requests, so the replica's shutdown waits for them in uvicorn, for as long
+as `graceful_shutdown_timeout_s` leaves after the draining period.
+"""
+
+from __future__ import annotations
+
+import random
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_app: ASGIApp | None = None
+
+
+def open_door(app: ASGIApp) -> None:
+    """Hand this process's requests to `app` from now on."""
+    global _app  # Ray builds the middleware and the application apart, in one process
+    _app = app
+
+
+class FrontDoor:
+    """ASGI middleware, outermost in the process."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._ray = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        if _app is None or scope["type"] != "http" or scope["path"].startswith("/-/"):
+            await self._ray(scope, receive, send)
+            return
+        request_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        if request_id is None:
+            request_id = b"%032x" % random.getrandbits(128)
+            scope["headers"].append((b"x-request-id", request_id))
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-request-id", request_id))
+            await send(message)
+
+        await _app(scope, receive, send_with_id)
+
+
+def middlewares() -> list[Middleware]:
+    """Return what Ray puts before its own handling."""
+    return [Middleware(FrontDoor)]
