@@ -42,6 +42,8 @@ TOOLS = [
 ]
 SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}, "ok": {"type": "boolean"}}}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "sum", "schema": SCHEMA}}
+WITH_TOOLS = [kind for kind in BASES if kind != "perplexity_sonar"]
+"""Sonar has none."""
 BILLED = ("xai", "perplexity", "perplexity_sonar")
 
 
@@ -122,11 +124,10 @@ def test_a_stream_is_made_of_chunks_however_its_bytes_arrive(upstream, cut, is_u
         assert b"cost_usd" not in tail
 
 
+@pytest.mark.parametrize("kind", WITH_TOOLS)
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_parallel_tool_calls_go_there_and_back(kind, upstream, is_stream):
     """The second turn brings results; the simulated vendor checks the history as the real one does."""
-    if kind == "perplexity_sonar":
-        pytest.skip("Sonar has no tools")
     model = {"gemini": "gemini-3.8-flash"}.get(kind, "m")
     effort = {"reasoning_effort": "low"} if kind == "anthropic" else {}
     call = build_call(is_stream=is_stream, tools=TOOLS, max_completion_tokens=4000, **effort)
@@ -152,10 +153,9 @@ def test_parallel_tool_calls_go_there_and_back(kind, upstream, is_stream):
     assert completion.choices[0].message.content
 
 
+@pytest.mark.parametrize("kind", WITH_TOOLS)
 def test_a_history_of_another_provider_is_taken(kind, upstream):
     """A conversation moves on: signatures of whoever answered before stay behind."""
-    if kind == "perplexity_sonar":
-        pytest.skip("Sonar has no tools")
     function = {"name": "weather", "arguments": '{"city":"x"}'}
     foreign = {
         "role": "assistant",
