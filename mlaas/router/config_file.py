@@ -14,6 +14,7 @@ from mlaas.errors import ConfigError
 from mlaas.providers.build import KINDS, OPENAI_COMPATIBLE
 from mlaas.providers.vllm import LOCAL
 from mlaas.router.config import RouterConfig, section_fields
+from mlaas.router.located import line_of
 from mlaas.router.types import Target
 
 
@@ -109,21 +110,4 @@ def _nearest(name: str, names: Collection[str]) -> str:
 
 def _refuse(source: str, tree: yaml.Node | None, location: tuple[int | str, ...], why: str) -> ConfigError:
     field = ".".join(map(str, location)) or "the file"
-    return ConfigError("bad_router_config", f"{source}:{_line_of(tree, location)}: {field}: {why}")
-
-
-def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """Return the line of the deepest node on the way to `location`."""
-    line = node.start_mark.line + 1 if node is not None else 1
-    for step in location:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == str(step)), None)
-            if found is None:
-                break
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
+    return ConfigError("bad_router_config", f"{source}:{line_of(tree, location)}: {field}: {why}")

@@ -34,7 +34,7 @@ def read_located(path: Path, section: type[SectionT], *, code: str) -> SectionT:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(code, f"{path}:{line}: not valid YAML: {error.problem}") from error
-    return validated(value, section, code=code, place=lambda location: f"{path}:{_line_of(tree, location)}")
+    return validated(value, section, code=code, place=lambda location: f"{path}:{line_of(tree, location)}")
 
 
 def validated(value: Any, section: type[SectionT], *, code: str, place: Any) -> SectionT:
@@ -58,7 +58,7 @@ def validated(value: Any, section: type[SectionT], *, code: str, place: Any) -> 
         raise ConfigError(code, f"{place(first['loc'])}: {field}: {why}") from error
 
 
-def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+def line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
     """Return the line of the deepest node on the way to `location`."""
     line = node.start_mark.line + 1 if node is not None else 1
     for step in location:
