@@ -13,6 +13,7 @@ and the way out, and the HTTP status of its class. Errors cross Ray processes, s
     │   └── LimitExceeded        a request over a limit of its key
     │       ├── RateLimited      requests, tokens or concurrency
     │       └── BudgetExceeded   money
+    ├── PlacementError           a gang that no longer fits where it was to go
     ├── NotFound                 an unknown model, run, deployment or key
     ├── Conflict                 the state does not allow it: a port taken, a second head
     ├── ProviderError            an upstream answered, or failed to answer
@@ -113,6 +114,12 @@ class RateLimited(LimitExceeded):
 
 class BudgetExceeded(LimitExceeded):
     """The key's budget does not cover the request."""
+
+
+class PlacementError(MlaasError):
+    """A gang does not fit any more on the nodes that were chosen for it."""
+
+    status = 409
 
 
 class NotFound(MlaasError):
