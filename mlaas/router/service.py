@@ -42,6 +42,7 @@ from mlaas.router.record import RequestRecord
 from mlaas.router.reload import ConfigReload
 from mlaas.router.responses.routes import response_routes
 from mlaas.router.responses.service import ResponseService
+from mlaas.router.routes import Route
 from mlaas.router.types import LocalEndpoint, Readiness
 from mlaas.store.batches import BatchRepository, FileRepository
 from mlaas.store.responses import ResponseRepository
@@ -74,6 +75,7 @@ class GatewayService:
         replica: name of this process, of no other one before or after it.
         has_shipping_process: usage is carried to the store by a process beside this one, which finds the store in the
             environment. Otherwise in a thread.
+        further_routes: what else answers at this port, after the gateway's own routes.
 
     Raises:
         ConfigError: the router's file is wrong.
@@ -92,6 +94,7 @@ class GatewayService:
         tracing: Tracing | None,
         replica: str,
         has_shipping_process: bool = False,
+        further_routes: Sequence[Route] = (),
     ) -> None:
         self._gate = gate
         self._list_deployed = list_deployed
@@ -110,6 +113,7 @@ class GatewayService:
         self._replica = replica
         self._files = FileFolder(folder / "files")
         self._config_path = config_path
+        self._further_routes = further_routes
         self._num_in_flight = 0
         self._app: GatewayApp | None = None
         self._router: RouterCalls | None = None
@@ -161,6 +165,7 @@ class GatewayService:
                 *response_routes(responses),
                 *file_routes(files, self._files),
                 *batch_routes(batches, files, wake=executor.wake),
+                *self._further_routes,
             ),
         )
         self._watch_metrics(router)

@@ -16,6 +16,7 @@ import uvicorn
 from mlaas.auth.keyring import KeyRing
 from mlaas.auth.keys import create_key
 from mlaas.router.gate import Gate
+from mlaas.router.routes import Route
 from mlaas.router.service import GatewayService
 from mlaas.router.types import LocalEndpoint
 from mlaas.store.engine import migrate, open_store
@@ -72,6 +73,7 @@ def running_gateway(
     endpoints: Sequence[LocalEndpoint] = (),
     deployed: Sequence[str] = (),
     store_url: str = "",
+    further_routes: Sequence[Route] = (),
 ) -> Iterator[Gateway]:
     """Run the gateway over a store in `folder` that holds one key."""
     store_path = folder / "mlaas.db"
@@ -92,6 +94,7 @@ def running_gateway(
         endpoints=source,
         tracing=None,
         replica="test",
+        further_routes=further_routes,
     )
     settings = uvicorn.Config(service, port=0, log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
     server = uvicorn.Server(settings)
