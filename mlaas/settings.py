@@ -49,6 +49,11 @@ class Settings:
         return self.home / "models"
 
     @property
+    def credentials_path(self) -> Path:
+        """File of this machine's own API key, which the command line uses."""
+        return self.home / "credentials"
+
+    @property
     def logs_dir(self) -> Path:
         """Folder of the logs of processes that Ray does not own."""
         return self.home / "logs"

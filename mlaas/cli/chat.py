@@ -71,9 +71,7 @@ def connect(settings: Settings) -> OpenAI:
     """
     from openai import OpenAI
 
-    from mlaas.platform.instance import credentials_path
-
-    path = credentials_path(settings)
+    path = settings.credentials_path
     key = read_secret("MLAAS_API_KEY") or (path.read_text() if path.exists() else None)
     if key is None:
         raise AuthenticationError("no_key", f"no API key: set MLAAS_API_KEY, or run `mlaas up`, which writes {path}")

@@ -139,9 +139,7 @@ def _by_gateway(url: str, key: str, body: bytes) -> dict[str, Any]:
 
 def _own_key(settings: Settings) -> str:
     """Return the key of this machine's instance; empty when there is none."""
-    from mlaas.platform.instance import credentials_path
-
-    path = credentials_path(settings)
+    path = settings.credentials_path
     return path.read_text().strip() if path.exists() else ""
 
 

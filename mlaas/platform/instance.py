@@ -99,7 +99,7 @@ def joined_address(settings: Settings) -> str | None:
 def create_first_keys(settings: Settings) -> str | None:
     """Make what is missing of the command line's own key, kept in a file, and the admin key, returned."""
     repository = KeyRepository(open_store(settings.store_url))
-    if not (path := credentials_path(settings)).exists():
+    if not (path := settings.credentials_path).exists():
         own_secret, _ = create_key(repository, name="command line", tenant=TENANT, role="user")
         path.touch(mode=0o600)
         path.write_text(own_secret)
@@ -107,11 +107,6 @@ def create_first_keys(settings: Settings) -> str | None:
         return None
     admin_secret, _ = create_key(repository, name="admin", tenant=TENANT, role="admin")
     return admin_secret
-
-
-def credentials_path(settings: Settings) -> Path:
-    """Return the file that holds this machine's own API key, which `mlaas chat` uses."""
-    return settings.home / "credentials"
 
 
 @contextmanager
