@@ -7,7 +7,8 @@ resources. A cell holds units: 10,000 to one GPU or CPU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from mlaas.scheduler.types import Gang, Node, Placement, Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from mlaas.scheduler.types import Resources
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -55,6 +58,11 @@ class CompiledGang:
         """GPU units of each worker."""
         return self.devices * UNIT + self.fraction
 
+    @property
+    def cells_per_worker(self) -> int:
+        """Cells that each worker holds a part of."""
+        return max(self.devices, 1 if self.fraction else 0) + len(self.scalars)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Allocation:
@@ -85,10 +93,18 @@ class ClusterIndex:
             for name in amount.keys() - {"GPU"}:
                 self.capacity[row, self.scalar_column[name]] = units(amount[name])
         self.cells = self.capacity.copy()
+        self.outside = np.zeros_like(self.capacity)
         self.totals: Ints = self.capacity.sum(axis=0)
         self.gpu_units = int(self.totals[: self.num_devices].sum())
         self.gangs: list[CompiledGang] = []
         self._gang_ids: dict[Gang, int] = {}
+
+    def copy(self) -> ClusterIndex:
+        """Return an independent copy."""
+        other = copy.copy(self)
+        other.cells, other.outside = self.cells.copy(), self.outside.copy()
+        other.gangs, other._gang_ids = self.gangs.copy(), self._gang_ids.copy()
+        return other
 
     def view(self) -> Free:
         """Return the free cells themselves, to choose from and not to take from."""
@@ -109,6 +125,52 @@ class ClusterIndex:
     def give(self, allocation: Allocation) -> None:
         """Mark cells as free again."""
         np.add.at(self.cells.reshape(-1), allocation.cells, allocation.amounts)
+
+    def holds(self, allocation: Allocation, gang: CompiledGang) -> bool:
+        """Return whether an allocation is of whole workers, on cells that are free."""
+        workers = sum(count for _, count in allocation.nodes)
+        if len(allocation.cells) != workers * gang.cells_per_worker:
+            return False
+        asked = np.bincount(allocation.cells, weights=allocation.amounts, minlength=self.cells.size)
+        return bool((asked[allocation.cells] <= self.cells.reshape(-1)[allocation.cells]).all())
+
+    def occupy(self, outside: Mapping[str, Resources]) -> None:
+        """Replace what runs on nodes without a gang: it takes what is free there, never what a gang holds."""
+        self.cells += self.outside
+        self.outside[:] = 0
+        for name, used in outside.items():
+            row = self.row_of.get(name)
+            if row is not None:
+                self.outside[row] = self._occupied(self.cells[row], used.amounts())
+        self.cells -= self.outside
+
+    def with_nodes(self, nodes: Sequence[Node]) -> ClusterIndex:
+        """Return an index of these nodes, with nothing on it, that gives gangs the same numbers.
+
+        A node that is gone or has become smaller stays as it was while a gang holds part of it, and takes nothing new.
+        """
+        there = {node.name: node for node in nodes}
+        held = (self.capacity - self.cells - self.outside).any(axis=1)
+        for row in np.flatnonzero(held):
+            before = self.nodes[row]
+            now = there.get(before.name)
+            if now is None or not _covers(now.capacity, before.capacity):
+                there[before.name] = replace(before, schedulable=False)
+        index = ClusterIndex(tuple(there.values()))
+        for compiled in self.gangs:
+            index.compile(compiled.gang)
+        return index
+
+    def carried(self, allocation: Allocation, before: ClusterIndex) -> Allocation:
+        """Return an allocation of an index that this one was made `with_nodes` of, on the same devices."""
+        columns = np.arange(before.capacity.shape[1])
+        for name, column in before.scalar_column.items():
+            columns[column] = self.scalar_column.get(name, -1)
+        rows = np.array([self.row_of.get(node.name, -1) for node in before.nodes], dtype=np.int64)
+        row, column_before = np.divmod(allocation.cells, before.capacity.shape[1])
+        cells = rows[row] * self.capacity.shape[1] + columns[column_before]
+        nodes = tuple((int(rows[node]), count) for node, count in allocation.nodes)
+        return replace(allocation, nodes=nodes, cells=cells)
 
     def compile(self, gang: Gang) -> int:
         """Return the number of a gang's demand among those that this cluster knows."""
@@ -144,6 +206,27 @@ class ClusterIndex:
             mask=mask,
             domains=None if gang.topology is None else self._domains(gang.topology),
         )
+
+    def _occupied(self, free: Ints, amounts: Mapping[str, float]) -> Ints:
+        """Cells of one node for these amounts.
+
+        Which devices are used is not known: whole ones from the right, since gangs take them from the left, and the
+        rest where it fits best.
+        """
+        taken = np.zeros_like(free)
+        for name in amounts.keys() & self.scalar_column.keys():
+            column = self.scalar_column[name]
+            taken[column] = min(units(amounts[name]), free[column])
+        gpu = units(amounts.get("GPU", 0.0))
+        left = free[: self.num_devices].copy()
+        whole = np.flatnonzero(left == UNIT)[::-1][: gpu // UNIT]
+        taken[whole], left[whole] = UNIT, 0
+        gpu -= UNIT * len(whole)
+        for device in np.lexsort((left, left < gpu)):
+            part = min(gpu, int(left[device]))
+            taken[device] += part
+            gpu -= part
+        return taken
 
     def _domains(self, label: str) -> Ints:
         values = [dict(node.labels).get(label) for node in self.nodes]
@@ -236,3 +319,8 @@ class Free:
             left[device] -= gang.fraction
             chosen.append(device)
         return chosen
+
+
+def _covers(capacity: Resources, held: Resources) -> bool:
+    now = capacity.amounts()
+    return all(now.get(name, 0.0) >= amount for name, amount in held.amounts().items())

@@ -29,6 +29,8 @@ PRIOR_WEIGHT = 30.0
 """Finished runs that the prior weighs as much as."""
 TENANT_WEIGHT = 20.0
 """Finished runs of a tenant at which its own bias counts as much as everyone's."""
+REPORTED_SIGMA = 0.3
+"""Spread of what is left over what a run itself says is left: steps are counted, their pace changes."""
 SHORTEST_S = 1.0
 _LOG_X = np.linspace(-7.0, 9.0, 321)
 """Grid of the time already run over the typical runtime, in log units."""
@@ -41,6 +43,13 @@ class Belief:
 
     log_median: float
     sigma: float
+    from_s: float = 0.0
+    """It is about the time after this much has been run; above 0 once the run has said itself how much is left."""
+
+
+def reported(left_s: float, *, attained_s: float) -> Belief:
+    """Return the belief about a run that has run `attained_s`, and says that it has `left_s` to go."""
+    return Belief(math.log(max(left_s, SHORTEST_S)), REPORTED_SIGMA, attained_s)
 
 
 @dataclass

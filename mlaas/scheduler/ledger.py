@@ -6,24 +6,25 @@ clock: each event comes with its time, and a clock that jumps back is taken as o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.errors import Conflict, NotFound
+from mlaas.errors import Conflict, InvalidRequest, NotFound, PlacementError
 from mlaas.scheduler.cluster import Allocation, ClusterIndex
-from mlaas.scheduler.estimates import History
+from mlaas.scheduler.estimates import History, reported
 from mlaas.scheduler.fairness import decayed, held_shares
 from mlaas.scheduler.quota import QueueTree
 from mlaas.scheduler.snapshot import Snapshot
 from mlaas.scheduler.tables import PendingTable, Progress, RunningTable, dominant_share
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mlaas.scheduler.estimates import Belief
-    from mlaas.scheduler.types import Node, Placement, Queue, Workload
+    from mlaas.scheduler.types import Node, Placement, Queue, Resources, Workload
 
 
 @dataclass(slots=True)
@@ -53,11 +54,33 @@ class Ledger:
     average_share: np.ndarray[tuple[int], np.dtype[np.float64]] = field(init=False)
     _entries: dict[str, _Entry] = field(init=False, default_factory=dict)
     _accepted: int = field(init=False, default=0)
+    _outside: Mapping[str, Resources] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.cluster = ClusterIndex(self.nodes)
         self.tree = QueueTree(self.queues, self.cluster.resources)
         self.average_share = np.zeros(len(self.queues))
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Ledger:
+        """Return a ledger of its own that goes on from a snapshot, to try out what would happen.
+
+        It has no history: what is submitted to it brings its belief along.
+        """
+        ledger = cls((), ())
+        ledger.nodes, ledger.queues, ledger.now_s = snapshot.cluster.nodes, snapshot.queues.queues, snapshot.now_s
+        ledger.cluster, ledger.tree = snapshot.cluster.copy(), snapshot.queues
+        ledger.pending, ledger.running = snapshot.pending.copy(), snapshot.running.copy()
+        ledger.average_share = snapshot.average_share.copy()
+        for table in (ledger.pending, ledger.running):
+            gangs, queues = table.ints_of("gang").tolist(), table.ints_of("queue").tolist()
+            for row, (gang, queue) in enumerate(zip(gangs, queues, strict=True)):
+                known = table.entry(row)
+                ledger._entries[known.workload.id] = _Entry(
+                    known.workload, known.sequence, gang, queue, known.belief, known.progress, known.since_s
+                )
+        ledger._accepted = 1 + max((entry.sequence for entry in ledger._entries.values()), default=-1)
+        return ledger
 
     def snapshot(self) -> Snapshot:
         """Return the world as it is now. It points into this ledger: decide before the next event."""
@@ -72,31 +95,138 @@ class Ledger:
             self.average_share = decayed(self.average_share, held, elapsed_s=elapsed_s)
             self.now_s = now_s
 
-    def submit(self, workload: Workload, *, progress: Progress | None = None) -> None:
+    def set_nodes(self, nodes: Sequence[Node]) -> None:
+        """Replace the nodes. A gang on a lost one stays booked there until it is requeued or removed."""
+        if tuple(nodes) == self.cluster.nodes:
+            return
+        before, self.nodes = self.cluster, nodes
+        self.cluster = before.with_nodes(nodes)
+        carried = {
+            workload_id: self.cluster.carried(allocation, before)
+            for workload_id, allocation in self.running.allocations.items()
+        }
+        for allocation in carried.values():
+            self.cluster.take(allocation)
+        self.running.relocate(carried)
+        self.cluster.occupy(self._outside)
+        self.tree = QueueTree(self.queues, self.cluster.resources)
+        for table in (self.pending, self.running):
+            self._reckon_shares(table)
+
+    def occupy(self, outside: Mapping[str, Resources]) -> None:
+        """Replace what runs on the nodes, by name, without this scheduler: it is not free."""
+        self._outside = outside
+        self.cluster.occupy(outside)
+
+    def set_queues(self, queues: Sequence[Queue]) -> None:
+        """Replace the queues.
+
+        Raises:
+            Conflict: one that is gone still has workloads; nothing is changed.
+        """
+        tree = QueueTree(queues, self.cluster.resources)
+        lost = {entry.workload.queue for entry in self._entries.values()} - tree.row_of.keys()
+        if lost:
+            raise Conflict("queue_in_use", f"workloads wait or run in {', '.join(sorted(lost))}; drain them first")
+        past = dict(zip(self.tree.row_of, self.average_share, strict=True))
+        self.average_share = np.array([past.get(queue.name, 0.0) for queue in queues])
+        self.queues, self.tree = queues, tree
+        for entry in self._entries.values():
+            entry.queue = tree.row_of[entry.workload.queue]
+        for table in (self.pending, self.running):
+            table.set_column("queue", np.array([tree.row_of[it.queue] for it in table.workloads], dtype=np.int64))
+
+    def submit(
+        self, workload: Workload, *, progress: Progress | None = None, belief: Belief | None = None,
+        sequence: int | None = None,
+    ) -> None:  # fmt: skip
         """Queue a workload that has passed `validation`. One that ran before brings its progress along.
+
+        Args:
+            workload: What to queue.
+            progress: What it has had before; None = nothing.
+            belief: How long it is believed to run; None = drawn from this ledger's history.
+            sequence: Its number in the order of acceptance; None = the next one.
 
         Raises:
             Conflict: a workload with this id is queued or runs.
         """
-        if workload.id in self._entries:
-            raise Conflict("duplicate_workload", f"workload {workload.id} is already here; choose another id")
-        gang = self.cluster.compile(workload.gang)
-        belief = self.history.believe(tenant=workload.tenant, name=workload.name, estimate_s=workload.estimate_s)
-        entry = _Entry(
-            workload, self._accepted, gang, self.tree.row_of[workload.queue], belief, progress or Progress(), self.now_s
-        )
-        self._accepted += 1
+        entry = self._accept(workload, progress=progress or Progress(), belief=belief, sequence=sequence)
         self._entries[workload.id] = entry
         self._wait(entry)
 
+    def restore(
+        self, workload: Workload, placement: Placement, *, progress: Progress, started_s: float,
+        sequence: int | None = None,
+    ) -> None:  # fmt: skip
+        """Take over a gang that runs already; where it meets use from outside, that use is its own.
+
+        Args:
+            workload: What runs.
+            placement: Where.
+            progress: What it had had before it was placed.
+            started_s: When it was placed.
+            sequence: Its number in the order of acceptance; None = the next one.
+
+        Raises:
+            Conflict: a workload with this id is queued or runs.
+            PlacementError: a node of it is gone, or other gangs hold what it would need there.
+        """
+        entry = self._accept(workload, progress=progress, belief=None, sequence=sequence)
+        entry.since_s = min(started_s, self.now_s)
+        self.cluster.occupy({})
+        try:
+            self._run(entry, self._allocated(entry, placement))
+        finally:
+            self.cluster.occupy(self._outside)
+        self._entries[workload.id] = entry
+
     def start(self, workload_id: str, placement: Placement) -> Progress:
-        """Record that a waiting gang was placed; return its progress, in which this wait is counted."""
+        """Record that a waiting gang was placed; return its progress, in which this wait is counted.
+
+        Raises:
+            PlacementError: it does not fit there any more; it goes on waiting.
+        """
         entry = self._entry(workload_id)
+        allocation = self._allocated(entry, placement)
         self.pending.remove(workload_id)
         waited_s = entry.progress.waited_s + self.now_s - entry.since_s
         entry.progress = Progress(entry.progress.attained_s, waited_s, entry.progress.restart_owed_s)
-        self._run(entry, placement)
+        entry.since_s = self.now_s
+        self._run(entry, allocation)
         return entry.progress
+
+    def begin(self, workload_id: str) -> None:
+        """Record that a placed gang runs only from now on: what it takes the place of has yielded by now."""
+        entry = self._entry(workload_id)
+        entry.since_s = self.now_s
+        self.running.begin(workload_id, restart_owed_s=entry.progress.restart_owed_s, now_s=self.now_s)
+
+    def report(self, workload_id: str, *, left_s: float | None = None, done: float | None = None) -> None:
+        """Correct what is believed of a running gang by what it says itself.
+
+        Args:
+            workload_id: Which.
+            left_s: Seconds that it has to go at its present size.
+            done: Part of its work that is done, above 0; used when `left_s` is None.
+
+        Raises:
+            NotFound: no such workload runs.
+            InvalidRequest: neither is given, or it is no such number.
+        """
+        entry = self._entry(workload_id)
+        row = self.running.row_of.get(workload_id)
+        if row is None:
+            raise NotFound("not_running", f"workload {workload_id} does not run; only what runs reports progress")
+        attained_s = float(self.running.attained_s(self.now_s)[row])
+        if left_s is not None and math.isfinite(left_s) and left_s >= 0.0:
+            rest_s = left_s * float(self.running.floats_of("speed")[row])
+        elif left_s is None and done is not None and 0.0 < done <= 1.0:
+            rest_s = attained_s * (1.0 - done) / done
+        else:
+            raise InvalidRequest("progress", f"left_s {left_s}, done {done}: give seconds left, or a part in (0, 1]")
+        entry.belief = reported(rest_s, attained_s=attained_s)
+        self.running.believe(workload_id, entry.belief)
 
     def requeue(self, workload_id: str) -> Progress:
         """Record that a running gang has yielded what it holds, and waits again; return its progress."""
@@ -106,11 +236,28 @@ class Ledger:
         return entry.progress
 
     def resize(self, workload_id: str, placement: Placement) -> Progress:
-        """Record that a running gang goes on at another size; return its progress."""
+        """Record that a running gang goes on at another size; return its progress.
+
+        Raises:
+            PlacementError: it does not fit there; it goes on as it was.
+        """
         entry = self._entry(workload_id)
+        held = self.running.allocations[workload_id]
+        self.cluster.give(held)
+        try:
+            allocation = self._allocated(entry, placement)
+        finally:
+            self.cluster.take(held)
         entry.progress = self._stopped(entry)
-        self._run(entry, placement)
+        entry.since_s = self.now_s
+        self._run(entry, allocation)
         return entry.progress
+
+    def stop(self, workload_id: str) -> Progress:
+        """Take out a running gang that yields; return the progress with which it may be submitted again later."""
+        progress = self._stopped(self._entry(workload_id))
+        del self._entries[workload_id]
+        return progress
 
     def finish(self, workload_id: str) -> float:
         """Record that a running gang has ended by itself, and learn from it; return the time it ran at full size."""
@@ -144,19 +291,40 @@ class Ledger:
             share=self._share(entry, entry.workload.gang.min_workers), progress=entry.progress, now_s=self.now_s,
         )  # fmt: skip
 
-    def _run(self, entry: _Entry, placement: Placement) -> None:
-        entry.since_s = self.now_s
-        allocation = self._allocate(entry, placement)
+    def _accept(self, workload: Workload, *, progress: Progress, belief: Belief | None, sequence: int | None) -> _Entry:
+        if workload.id in self._entries:
+            raise Conflict("duplicate_workload", f"workload {workload.id} is already here; choose another id")
+        if belief is None:
+            belief = self.history.believe(tenant=workload.tenant, name=workload.name, estimate_s=workload.estimate_s)
+        number = self._accepted if sequence is None else sequence
+        self._accepted = max(self._accepted, number + 1)
+        gang, queue = self.cluster.compile(workload.gang), self.tree.row_of[workload.queue]
+        return _Entry(workload, number, gang, queue, belief, progress, self.now_s)
+
+    def _run(self, entry: _Entry, allocation: Allocation) -> None:
         self.cluster.take(allocation)
+        workers = sum(count for _, count in allocation.nodes)
         self.running.add(
             entry.workload, allocation, sequence=entry.sequence, gang=entry.gang, queue=entry.queue,
-            belief=entry.belief, share=self._share(entry, placement.num_workers), progress=entry.progress,
-            now_s=self.now_s,
+            belief=entry.belief, share=self._share(entry, workers), progress=entry.progress, now_s=entry.since_s,
         )  # fmt: skip
 
-    def _allocate(self, entry: _Entry, placement: Placement) -> Allocation:
-        nodes = [(self.cluster.row_of[name], count) for name, count in placement.workers]
-        return self.cluster.view().allocate(self.cluster.gangs[entry.gang], nodes)
+    def _allocated(self, entry: _Entry, placement: Placement) -> Allocation:
+        rows = [(self.cluster.row_of.get(name, -1), count) for name, count in placement.workers]
+        gang = self.cluster.gangs[entry.gang]
+        if all(row >= 0 for row, _ in rows):
+            allocation = self.cluster.view().allocate(gang, rows)
+            if self.cluster.holds(allocation, gang):
+                return allocation
+        where = ", ".join(name for name, _ in placement.workers)
+        raise PlacementError("does_not_fit", f"the gang of {entry.workload.id} does not fit on {where} any more")
+
+    def _reckon_shares(self, table: PendingTable | RunningTable) -> None:
+        """Bring shares up to date with the size of the cluster."""
+        pairs = zip(table.ints_of("gang").tolist(), table.ints_of("workers").tolist(), strict=True)
+        gangs = self.cluster.gangs
+        shares = [dominant_share(gangs[gang], self.cluster, workers=workers) for gang, workers in pairs]
+        table.set_column("share", np.array(shares))
 
     def _stopped(self, entry: _Entry) -> Progress:
         """Give back a running gang's cells; return what its checkpoint holds, and that it owes a restart."""

@@ -278,7 +278,8 @@ class _Standing:
 
 
 def _outlook(running: RunningTable, now_s: float) -> Outlook:
-    return outlook(running.floats_of("log_median"), running.floats_of("sigma"), running.attained_s(now_s))
+    since_s = np.maximum(running.attained_s(now_s) - running.floats_of("believed_from_s"), 0.0)
+    return outlook(running.floats_of("log_median"), running.floats_of("sigma"), since_s)
 
 
 def borrowed(snapshot: Snapshot, value: Floats) -> Bools:

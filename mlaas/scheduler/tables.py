@@ -6,18 +6,21 @@ constant time, so that a snapshot of ten thousand workloads costs nothing to tak
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from mlaas.scheduler.estimates import outlook
+from mlaas.scheduler.estimates import Belief, outlook
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from mlaas.scheduler.cluster import Allocation, Bools, ClusterIndex, CompiledGang, Ints
-    from mlaas.scheduler.estimates import Belief, Floats
+    from mlaas.scheduler.estimates import Floats
     from mlaas.scheduler.types import Workload
 
 DEFAULT_MIN_RUNTIME_S = 300.0
@@ -40,11 +43,25 @@ class Progress:
     """What its next start spends before it goes on: 0 at the first start."""
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """All that a table knows of one workload."""
+
+    workload: Workload
+    sequence: int
+    belief: Belief
+    progress: Progress
+    """Before its present wait or run."""
+    since_s: float
+    """Start of its present wait or run."""
+
+
 class _Columns:
     """Rows side by side in growing arrays. Removing moves the last row into the hole."""
 
     floats: tuple[str, ...] = (
-        "waited_s", "estimate_s", "log_median", "sigma", "attained_s", "share", "deadline_s", "restart_s",
+        "waited_s", "estimate_s", "log_median", "sigma", "believed_from_s", "attained_s", "share", "deadline_s",
+        "restart_s",
     )  # fmt: skip
     ints: tuple[str, ...] = (
         "sequence",
@@ -78,6 +95,29 @@ class _Columns:
         """Return a column of integers, a value per row."""
         column: Ints = self._arrays[name][: len(self.ids)]  # type: ignore[assignment]  # one dict holds both kinds
         return column
+
+    def copy(self) -> Self:
+        """Return an independent copy."""
+        other = copy.copy(self)
+        other.ids, other.workloads, other.row_of = self.ids.copy(), self.workloads.copy(), self.row_of.copy()
+        other._arrays = {name: array.copy() for name, array in self._arrays.items()}
+        return other
+
+    def _entry(self, row: int, *, since: str, owed: str) -> Entry:
+        def value(name: str) -> float:
+            return float(self._arrays[name][row])
+
+        return Entry(
+            self.workloads[row],
+            int(self._arrays["sequence"][row]),
+            Belief(value("log_median"), value("sigma"), value("believed_from_s")),
+            Progress(value("attained_s"), value("waited_s"), value(owed)),
+            value(since),
+        )
+
+    def set_column(self, name: str, values: NDArray[np.float64] | NDArray[np.int64]) -> None:
+        """Replace a column, a value per row."""
+        self._arrays[name][: len(self.ids)] = values
 
     def _append(self, workload: Workload, values: dict[str, float]) -> int:
         row = len(self.ids)
@@ -119,6 +159,7 @@ def _values(
         "estimate_s": np.exp(belief.log_median) if estimate is None else estimate,
         "log_median": belief.log_median,
         "sigma": belief.sigma,
+        "believed_from_s": belief.from_s,
         "attained_s": progress.attained_s,
         "waited_s": progress.waited_s,
         "share": share,
@@ -139,7 +180,8 @@ class PendingTable(_Columns):
         values = _values(
             workload, sequence=sequence, gang=gang, queue=queue, share=share, belief=belief, progress=progress
         )
-        expected = outlook(np.array([belief.log_median]), np.array([belief.sigma]), np.array([progress.attained_s]))
+        since_s = max(progress.attained_s - belief.from_s, 0.0)
+        expected = outlook(np.array([belief.log_median]), np.array([belief.sigma]), np.array([since_s]))
         values["rate"] = 1.0 / (1.0 / float(expected.rate[0]) + progress.restart_owed_s)
         values["remaining_s"] = float(expected.remaining_s[0]) + progress.restart_owed_s
         values["restart_s"] = progress.restart_owed_s
@@ -152,6 +194,10 @@ class PendingTable(_Columns):
         waits: Floats = self.floats_of("waited_s") + (now_s - self.floats_of("queued_s"))
         return waits
 
+    def entry(self, row: int) -> Entry:
+        """Return what is known of a row."""
+        return self._entry(row, since="queued_s", owed="restart_s")
+
     def remove(self, workload_id: str) -> None:
         """Take a workload out of the queue."""
         self._drop(workload_id)
@@ -160,7 +206,7 @@ class PendingTable(_Columns):
 class RunningTable(_Columns):
     """Workloads that run, and the cells that they hold. `share` and `workers` are of their present size."""
 
-    floats = (*_Columns.floats, "productive_from_s", "protected_until_s", "speed")
+    floats = (*_Columns.floats, "started_s", "restart_owed_s", "productive_from_s", "protected_until_s", "speed")
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,10 +229,24 @@ class RunningTable(_Columns):
         values["workers"] = workers
         values["speed"] = workers / workload.gang.max_workers
         values["restart_s"] = workload.restart_cost_s
+        values["started_s"] = now_s
+        values["restart_owed_s"] = progress.restart_owed_s
         values["productive_from_s"] = now_s + progress.restart_owed_s
         values["protected_until_s"] = now_s + min_runtime_s(workload)
         row = self._append(workload, values)
         self._hold(workload.id, row, allocation)
+
+    def copy(self) -> Self:
+        """Return an independent copy."""
+        other = super().copy()
+        other.allocations, other._positions = self.allocations.copy(), self._positions.copy()
+        other._entries = {name: array.copy() for name, array in self._entries.items()}
+        other._vacant = self._vacant.copy()
+        return other
+
+    def entry(self, row: int) -> Entry:
+        """Return what is known of a row."""
+        return self._entry(row, since="started_s", owed="restart_owed_s")
 
     def remove(self, workload_id: str) -> Allocation:
         """Take out a gang that ended or yielded; return the cells that it held."""
@@ -198,6 +258,29 @@ class RunningTable(_Columns):
         if row != last:
             self._entries["row"][self._positions[self.ids[row]]] = row
         return self.allocations.pop(workload_id)
+
+    def begin(self, workload_id: str, *, restart_owed_s: float, now_s: float) -> None:
+        """Count a placed gang's run from now on."""
+        row = self.row_of[workload_id]
+        self._arrays["started_s"][row] = now_s
+        self._arrays["restart_owed_s"][row] = restart_owed_s
+        self._arrays["started_s"][row] = now_s
+        self._arrays["productive_from_s"][row] = now_s + restart_owed_s
+        self._arrays["protected_until_s"][row] = now_s + min_runtime_s(self.workloads[row])
+
+    def believe(self, workload_id: str, belief: Belief) -> None:
+        """Replace what is believed of a gang's runtime."""
+        row = self.row_of[workload_id]
+        for name, value in (
+            ("log_median", belief.log_median), ("sigma", belief.sigma), ("believed_from_s", belief.from_s),
+        ):  # fmt: skip
+            self._arrays[name][row] = value
+
+    def relocate(self, allocations: Mapping[str, Allocation]) -> None:
+        """Replace the cells of every gang by as many others: the index of the nodes has changed."""
+        for workload_id, allocation in allocations.items():
+            self._entries["cell"][self._positions[workload_id]] = allocation.cells
+            self.allocations[workload_id] = allocation
 
     def entries(self) -> tuple[Ints, Ints, Ints, Ints]:
         """Return (row of the gang, cell, amount, its worker) for each cell held; vacant entries have amount 0."""
