@@ -66,9 +66,9 @@ class Stream(asyncio.Protocol):
 
 
 async def read_streams(
-    url: str, headers: Sequence[str], *, num_streams: int, num_chunks: int, per_s: int
+    url: str, headers: Sequence[str], *, num_streams: int, num_chunks: int, per_s: int, within_s: float
 ) -> dict[str, float]:
-    """Read `num_streams` streams at once and return what was measured.
+    """Read `num_streams` streams at once, begun evenly over `within_s` seconds, and return what was measured.
 
     Raises:
         RuntimeError: a stream is refused or cut short.
@@ -96,9 +96,8 @@ async def read_streams(
         await loop.create_connection(lambda stream=stream: stream, parts.hostname, parts.port)  # type: ignore[misc]
         streams.append(stream)
         waits.append(done)
-        if per_s:
-            # Spread over one period, so that the streams are not in step.
-            await asyncio.sleep(began_s + (index + 1) / num_streams / per_s - time.perf_counter())
+        if within_s:
+            await asyncio.sleep(began_s + (index + 1) / num_streams * within_s - time.perf_counter())
     await asyncio.gather(*waits)
     took_s = time.perf_counter() - began_s
     num = sum(count for stream in streams for _, count in stream.arrivals)
@@ -129,6 +128,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--chunks", type=int, default=500)
     parser.add_argument("--per-s", type=int, default=0)
+    parser.add_argument("--within-s", type=float, default=0.0, help="time over which the streams begin")
     options = parser.parse_args()
     figures = uvloop.run(
         read_streams(
@@ -137,6 +137,7 @@ def main() -> None:
             num_streams=options.streams,
             num_chunks=options.chunks,
             per_s=options.per_s,
+            within_s=options.within_s,
         )
     )
     print(json.dumps(figures))

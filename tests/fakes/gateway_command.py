@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -107,6 +108,28 @@ class GatewayCommand:
                 if title in " ".join(process.cmdline()):
                     found.append(process)
         return found
+
+    def scale(self, num_replicas: int) -> None:
+        """Ask Ray Serve for another number of replicas."""
+        with self._serve() as serve:
+            application = serve.get("").json()["applications"]["gateway"]["deployed_app_config"]
+            application["args"]["replicas"] = num_replicas
+            http_options = {"host": "0.0.0.0", "port": self.port}
+            config = {"proxy_location": "HeadOnly", "http_options": http_options, "applications": [application]}
+            serve.put("", json=config).raise_for_status()
+
+    def replica_states(self) -> list[str]:
+        """Return what Ray Serve says of each replica, sorted; nothing while it builds the application."""
+        with self._serve() as serve:
+            deployments = serve.get("").json()["applications"]["gateway"]["deployments"]
+        return sorted(replica["state"] for replica in deployments.get("gateway", {"replicas": []})["replicas"])
+
+    def _serve(self) -> httpx.Client:
+        dashboard = re.search(r"ray head\s+(http://\S+)", self.log.read_text())
+        assert dashboard is not None
+        token = Path(self.env["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
+        api = f"{dashboard[1]}/api/serve/applications/"
+        return httpx.Client(base_url=api, headers={"authorization": f"Bearer {token}"}, timeout=30)
 
     def rows(self, key_id: str) -> list[tuple[str, int, Decimal]]:
         """Return request id, status and cost in dollars of each row that the store's ledger has of a key."""

@@ -6,8 +6,10 @@ The tests share one router and run in the order written; the last one ends it.
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import httpx
@@ -118,6 +120,36 @@ def test_no_key_spends_beyond_its_budget_when_a_replica_and_a_ledger_are_killed(
     wait_until(
         lambda: len(gateway.processes("ServeReplica:gateway")) == 2, what="the replica to come back", timeout_s=60
     )
+
+
+def test_streams_end_whole_when_their_replica_is_taken_away(gateway: GatewayCommand) -> None:
+    key = gateway.create_key()
+    begun: list[float] = []
+
+    def read_stream() -> str:
+        body = {
+            "model": "openai/gpt-5-mini@rate:2+tokens:40",
+            "stream": True,
+            "messages": [{"role": "user", "content": "hello"}],
+        }
+        headers = {"authorization": f"Bearer {key.key}"}
+        url = f"{gateway.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as answer:
+            chunks = answer.iter_text()
+            first = next(chunks)
+            begun.append(time.monotonic())
+            return first + "".join(chunks)
+
+    with ThreadPoolExecutor(12) as pool:
+        streams = [pool.submit(read_stream) for _ in range(12)]
+        wait_until(lambda: len(begun) == 12, what="all streams to have begun", timeout_s=10)
+        gateway.scale(1)
+        wait_until(lambda: gateway.replica_states() == ["RUNNING", "STOPPING"], what="a replica to go", timeout_s=15)
+        assert not any(stream.done() for stream in streams)
+        answers = [stream.result() for stream in streams]
+    assert all(answer.endswith("data: [DONE]\n\n") for answer in answers)
+    assert {answer.count('"content"') for answer in answers} == {41}, "the first one has an empty one, with the role"
+    wait_until(lambda: gateway.replica_states() == ["RUNNING"], what="one replica to be gone", timeout_s=60)
 
 
 def test_sigterm_ends_it_and_leaves_nothing(gateway: GatewayCommand) -> None:
