@@ -18,17 +18,22 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) -> None:
-    """Print rows of equal keys as a table that is never cut to the terminal's width, or as one JSON list."""
+    """Print rows of equal keys as a table that is never cut to the terminal's width, or as one JSON list.
+
+    A value that is a `Text` keeps its colours.
+    """
     if as_json:
         print_json(rows)
     elif not rows:
         console.print(empty)
     else:
-        lines = [[column.replace("_", " ") for column in rows[0]], *([_cell(v) for v in row.values()] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for number, line in enumerate(lines):
-            text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            console.print(Text(text, style="" if number else "bold"))
+        head = [Text(column.replace("_", " "), style="bold") for column in rows[0]]
+        lines = [head, *([_cell(value) for value in row.values()] for row in rows)]
+        widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
+        for line in lines:
+            text = Text("  ").join(_padded(cell, width) for cell, width in zip(line, widths, strict=True))
+            text.rstrip()
+            console.print(text)
 
 
 def print_json(value: Any) -> None:
@@ -44,9 +49,17 @@ def show_probe(probe: Probe) -> None:
         console.print(Text(f"  {'':<14} → {probe.fix}", style="yellow"))
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
     if isinstance(value, datetime):
-        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return Text(value.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value).partition("\n")[0]
+        return Text(", ".join(map(str, value)))
+    return Text("" if value is None else str(value).partition("\n")[0])
+
+
+def _padded(cell: Text, width: int) -> Text:
+    padded = cell.copy()
+    padded.pad_right(width - cell.cell_len)
+    return padded
