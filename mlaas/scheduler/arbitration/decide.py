@@ -101,9 +101,6 @@ def _needs(state: ShareState, load: Load, now_s: float) -> Iterator[_Need]:
         yield _Need(
             needed, WishCode.QUEUE, f"{load.num_waiting} requests wait for {ready} replicas; {allowed:g} may"
         )  # fmt: skip
-    if load.num_unplaced:
-        text = f"Ray Serve cannot place {load.num_unplaced} replicas"
-        yield _Need(ready + load.num_unplaced, WishCode.UNPLACED, text)
     if _is_late(state, load, now_s):
         text = f"first tokens come after {load.ttft_p95_s:.2f} s at p95; {share.ttft_slo_s:.2f} s are owed"
         yield _Need(max(ready + 1, math.ceil(TTFT_STEP * ready)), WishCode.TTFT, text)

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mlaas.scheduler.arbitration.types import Load, Share
-    from mlaas.scheduler.requests.spec import WorkloadSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,13 +17,13 @@ class ReplicaLease:
 
     workload_id: str
     deployment: str
-    """Name of its deployment, which is the workload's name."""
+    version: int
     is_floor: bool
     """Whether it is one of the floor, and so never asked to yield."""
-    lease_id: str | None = None
-    """Of its present gang; None: it waits in the queue."""
+    sequence: int
+    """Order of submission."""
     node: str | None = None
-    """Where its gang is placed; None: it waits."""
+    """Ray's id of the node where it may run; None: it waits in the queue."""
     is_yielding: bool = False
     """Told to give its machine back."""
 
@@ -33,15 +32,15 @@ class Leases(Protocol):
     """The replicas' workloads in the scheduler. Every verb may be repeated."""
 
     async def list(self) -> Sequence[ReplicaLease]:
-        """Return the workloads of kind `serve` that wait or hold a gang.
+        """Return the replicas that wait for a machine or hold one, and keep holding them.
 
         Raises:
             PlatformError: the scheduler does not answer.
         """
         ...
 
-    async def submit(self, spec: WorkloadSpec, *, submission_id: str) -> None:
-        """Ask for a machine for one replica; the loop is its holder.
+    async def submit(self, share: Share, *, is_floor: bool) -> None:
+        """Ask for a machine for one replica.
 
         Raises:
             AdmissionError: it can never be placed, with the reason.
@@ -49,16 +48,8 @@ class Leases(Protocol):
         """
         ...
 
-    async def keep(self, lease: ReplicaLease) -> None:
-        """Say that the holder lives; the first time, take the gang's machine from the placement group for Ray Serve.
-
-        Raises:
-            PlatformError: the scheduler does not answer.
-        """
-        ...
-
     async def give_back(self, lease: ReplicaLease) -> None:
-        """Free the machine, or leave the queue; the workload is over.
+        """Free the machine, or leave the queue. One that was told to yield waits for its next turn.
 
         Raises:
             PlatformError: the scheduler does not answer.
@@ -85,8 +76,8 @@ class Replicas(Protocol):
         """
         ...
 
-    async def running(self) -> frozenset[str]:
-        """Return the workload ids of the replicas whose processes are there, starting or stopping.
+    async def present(self) -> Mapping[str, bool]:
+        """Return the workload ids of the replicas that Ray Serve has, and whether each one answers.
 
         Raises:
             PlatformError: Ray Serve does not answer.

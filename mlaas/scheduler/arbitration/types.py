@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mlaas.errors import ConfigError
+from mlaas.scheduler.types import Resources
 
 DEFAULT_HOLD_S = 60.0
 """How long less must do before replicas are given back: a burst that pauses for a minute finds them warm."""
@@ -22,6 +23,10 @@ class Share:
     """
 
     name: str
+    version: int
+    """Version of the model; replicas of another one go once this one's floor is up."""
+    worker: Resources
+    """What each replica needs."""
     floor: int
     """Replicas that it keeps whatever the load."""
     ceiling: int
@@ -56,8 +61,6 @@ class Load:
     """Requests that engines work on."""
     ttft_p95_s: float | None = None
     """None: nothing was answered lately."""
-    num_unplaced: int = 0
-    """Replicas that Ray Serve wants and cannot place."""
 
 
 class WishCode(StrEnum):
@@ -71,8 +74,6 @@ class WishCode(StrEnum):
     """More requests wait than its SLO allows."""
     TTFT = "ttft"
     """First tokens come later than its SLO allows."""
-    UNPLACED = "unplaced"
-    """Ray Serve wants replicas that have no machine."""
     HOLD = "hold"
     """It needs less, and has not for long enough."""
     CALM = "calm"

@@ -1,0 +1,132 @@
+"""The loop: load of each deployment, wished replicas, leases, Ray Serve."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mlaas.errors import AdmissionError, PlatformError
+from mlaas.scheduler.arbitration.decide import decide_replicas
+from mlaas.scheduler.arbitration.plan import plan_shares
+from mlaas.scheduler.arbitration.types import DEFAULT_COLD_START_S, ShareSnapshot, ShareState, Wish, WishCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from mlaas.scheduler.arbitration.ports import Leases, LoadSource, ReplicaLease, Replicas
+    from mlaas.scheduler.arbitration.types import Load, Share
+
+PERIOD_S = 0.5
+"""Time between two looks: what an SLO break waits at most before somebody is told to yield."""
+
+logger = logging.getLogger(__name__)
+
+
+class ArbitrationService:
+    """One loop for all deployments that share. Its memory is soft: after a restart each hold begins anew."""
+
+    def __init__(
+        self, leases: Leases, replicas: Replicas, router: LoadSource, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._leases = leases
+        self._replicas = replicas
+        self._router = router
+        self._clock = clock
+        self._wishes: dict[str, Wish] = {}
+        self._booting_since_s: dict[str, float] = {}
+        self._cold_start_s: dict[str, float] = {}
+        self._run: tuple[ReplicaLease, ...] | None = None
+
+    @property
+    def wishes(self) -> Mapping[str, Wish]:
+        """The wish of each deployment, with its reason."""
+        return dict(self._wishes)
+
+    async def run(self) -> None:
+        """Look and act for ever."""
+        while True:
+            try:
+                await self.tick()
+            except PlatformError as error:
+                logger.warning("%s: %s", error.code, error)
+            except Exception:  # outermost loop of the service: serving keeps what it has
+                logger.exception("arbitration failed, trying again")
+            await asyncio.sleep(PERIOD_S)
+
+    async def tick(self) -> None:
+        """Look once and act.
+
+        Raises:
+            PlatformError: scheduler, store or Ray Serve do not answer; what was not done is done by the next tick.
+        """
+        shares = await self._replicas.shares()
+        leases = await self._leases.list()
+        if not shares and not leases:
+            return
+        present = await self._replicas.present()
+        loads = await self._router.loads()
+        self._measure_starts(leases, present)
+        self._wish(shares, leases, present, loads)
+        counts = {name: wish.num_replicas for name, wish in self._wishes.items()}
+        plan = plan_shares(shares, counts, leases, present)
+        for share, is_floor in plan.submit:
+            try:
+                await self._leases.submit(share, is_floor=is_floor)
+            except AdmissionError as error:
+                logger.warning("%s: no machine for a replica of %s: %s", error.code, share.name, error)
+        if plan.run != self._run or not {lease.workload_id for lease in plan.run} <= present.keys():
+            await self._replicas.put(plan.run)
+            self._run = plan.run
+        for lease in plan.give_back:
+            await self._leases.give_back(lease)
+
+    def _wish(
+        self,
+        shares: Mapping[str, Share],
+        leases: Sequence[ReplicaLease],
+        present: Mapping[str, bool],
+        loads: Mapping[str, Load],
+    ) -> None:
+        states = []
+        for name, share in shares.items():
+            own = [lease for lease in leases if lease.deployment == name]
+            num_ready = sum(present.get(lease.workload_id, False) for lease in own)
+            load = loads.get(name)
+            states.append(
+                ShareState(
+                    share=share,
+                    load=None if load is None else replace(load, num_ready=num_ready),
+                    last=self._wishes.get(name) or _found(name, own),
+                    cold_start_s=self._cold_start_s.get(name, DEFAULT_COLD_START_S),
+                )
+            )
+        found = {
+            wish.name: wish for wish in decide_replicas(ShareSnapshot(now_s=self._clock(), deployments=tuple(states)))
+        }
+        for name, wish in found.items():
+            before = self._wishes.get(name)
+            if before is None or before.num_replicas != wish.num_replicas:
+                was = "new" if before is None else str(before.num_replicas)
+                logger.info("%s: %s -> %d replicas (%s): %s", name, was, wish.num_replicas, wish.code, wish.reason)
+        self._wishes = found
+
+    def _measure_starts(self, leases: Sequence[ReplicaLease], present: Mapping[str, bool]) -> None:
+        """Learn how long replicas take from their machine to their first answer."""
+        now_s = self._clock()
+        booting = {}
+        for lease in leases:
+            if lease.node is not None and not present.get(lease.workload_id, False):
+                booting[lease.workload_id] = self._booting_since_s.get(lease.workload_id, now_s)
+            elif lease.workload_id in self._booting_since_s:
+                self._cold_start_s[lease.deployment] = now_s - self._booting_since_s[lease.workload_id]
+        self._booting_since_s = booting
+
+
+def _found(name: str, leases: Sequence[ReplicaLease]) -> Wish | None:
+    """Return the wish that an earlier loop left behind, so that a restart drops no replica."""
+    if not leases:
+        return None
+    return Wish(name=name, num_replicas=len(leases), code=WishCode.STEADY, reason="found at the start")
