@@ -15,6 +15,7 @@ import uvicorn
 
 from mlaas.auth.keyring import KeyRing
 from mlaas.auth.keys import create_key
+from mlaas.observability.tracing import Tracing
 from mlaas.router.gate import Gate
 from mlaas.router.routes import Route
 from mlaas.router.service import GatewayService
@@ -74,6 +75,7 @@ def running_gateway(
     deployed: Sequence[str] = (),
     store_url: str = "",
     further_routes: Sequence[Route] = (),
+    tracing: Tracing | None = None,
 ) -> Iterator[Gateway]:
     """Run the gateway over a store in `folder` that holds one key."""
     store_path = folder / "mlaas.db"
@@ -92,7 +94,7 @@ def running_gateway(
         ledger=LocalLedger(store),
         list_deployed=lambda: deployed,
         endpoints=source,
-        tracing=None,
+        tracing=tracing,
         replica="test",
         further_routes=further_routes,
     )
