@@ -229,3 +229,71 @@ responses = Table(
     Index("ix_responses_created_at", "created_at"),
     Index("ix_responses_status", "status"),
 )
+
+workloads = Table(
+    "workloads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("submitted_at", UtcDateTime, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("parent_id", Text),
+    Column("array_index", Integer),
+    Column("attempt", Integer, nullable=False),
+    Column("num_failures", Integer, nullable=False),
+    Column("num_preemptions", Integer, nullable=False),
+    Column("not_before_at", UtcDateTime),
+    Column("started_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    Column("yield_by_at", UtcDateTime),
+    Column("placement", JSON(none_as_null=True)),
+    Column("holder", Text),
+    Column("holder_seen_at", UtcDateTime),
+    Column("handed_over", Boolean, nullable=False),
+    Column("attained_s", Double, nullable=False),
+    Column("waited_s", Double, nullable=False),
+    Column("restart_owed_s", Double, nullable=False),
+    Column("exit_code", Integer),
+    Column("version", Integer, nullable=False),
+    Index("ix_workloads_state_sequence", "state", "sequence"),
+    Index("ix_workloads_tenant_sequence", "tenant", "sequence"),
+    Index("ix_workloads_sequence", "sequence", unique=True),
+    Index("ix_workloads_parent_id", "parent_id"),
+    Index("ix_workloads_ended_at", "ended_at"),
+)
+
+workload_events = Table(
+    "workload_events",
+    metadata,
+    Column("workload_id", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("detail", JSON, nullable=False),
+)
+
+scheduler_leader = Table(
+    "scheduler_leader",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("last_event", BigInteger, nullable=False),
+)
+
+queue_documents = Table(
+    "queue_documents",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("document", JSON, nullable=False),
+    Column("applied_at", UtcDateTime, nullable=False),
+    Column("applied_by", Text, nullable=False),
+)
