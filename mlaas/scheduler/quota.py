@@ -9,6 +9,7 @@ Source: Kueue, `pkg/cache/scheduler/resource_node.go` and KEP-79 (hierarchical c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 INFINITE = np.int64(2**60)
 
 
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What bounds each queue's use, queues x resources, as plain integers."""
+
+    kept: list[list[int]]
+    lent: list[list[int]]
+    quota: list[list[int]]
+    limit: list[list[int]]
+
+
 class QueueTree:
     """The queues, compiled: a row per queue, a column per resource of the cluster."""
 
@@ -37,12 +48,11 @@ class QueueTree:
         self.borrowing_limit = self._matrix([queue.borrowing_limit for queue in self.queues], absent=int(INFINITE))
         lending_limit = self._matrix([queue.lending_limit for queue in self.queues], absent=int(INFINITE))
         self.is_limited = any(queue.guarantee or queue.borrowing_limit or queue.lending_limit for queue in self.queues)
-        self.children_first = sorted(range(len(self.queues)), key=lambda row: -self._depth(row))
         depths = np.array([self._depth(row) for row in range(len(self.queues))], dtype=np.int64)
         self.levels = [np.flatnonzero(depths == depth) for depth in range(1, int(depths.max(initial=0)) + 1)]
         self.quota = np.zeros_like(self.guarantee)
         self.lent = np.zeros_like(self.guarantee)
-        for row in self.children_first:
+        for row in np.argsort(-depths, kind="stable").tolist():
             children = [child for child, parent in enumerate(self.parent) if parent == row]
             beyond_children = self.guarantee[row] - self.quota[children].sum(axis=0)
             self.quota[row] = np.maximum(beyond_children, 0) + self.lent[children].sum(axis=0)
@@ -53,14 +63,15 @@ class QueueTree:
             if parent < 0:
                 self.quota[row][~self._named_below(row)] = INFINITE
                 self.kept[row] = 0
+        self.bounds = _Bounds(
+            self.kept.tolist(), self.lent.tolist(), self.quota.tolist(), self.borrowing_limit.tolist()
+        )
 
     def usage(self, by_leaf: Ints) -> Usage:
         """Return the state of all quotas when each queue's own workloads use `by_leaf` units (queues x resources)."""
-        total = np.zeros_like(by_leaf)
-        for row in self.children_first:
-            total[row] += by_leaf[row]
-            if self.parent[row] >= 0:
-                total[self.parent[row]] += np.maximum(total[row] - self.kept[row], 0)
+        total, parent = by_leaf.copy(), np.array(self.parent, dtype=np.int64)
+        for level in reversed(self.levels[1:]):
+            np.add.at(total, parent[level], np.maximum(total[level] - self.kept[level], 0))
         return Usage(self, by_leaf.copy(), total)
 
     def path(self, row: int) -> list[int]:
@@ -97,10 +108,8 @@ class Usage:
         self.tree = tree
         self.by_leaf = by_leaf
         self._total: list[list[int]] = total.tolist()
-        self._kept: list[list[int]] = tree.kept.tolist()
-        self._lent: list[list[int]] = tree.lent.tolist()
-        self._quota: list[list[int]] = tree.quota.tolist()
-        self._limit: list[list[int]] = tree.borrowing_limit.tolist()
+        self._kept, self._lent = tree.bounds.kept, tree.bounds.lent
+        self._quota, self._limit = tree.bounds.quota, tree.bounds.limit
 
     def charge(self, row: int, need: Ints) -> None:
         """Add usage to a queue; a negative `need` refunds it."""
