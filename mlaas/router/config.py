@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
-from types import UnionType
-from typing import Annotated, Any, Self, get_args, get_origin
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -282,36 +281,3 @@ class RouterConfig(Strict):
     """Bounds on trying again."""
     timeouts: TimeoutConfig = TimeoutConfig()
     """Bounds on waiting."""
-
-
-def section_fields(location: tuple[int | str, ...]) -> tuple[str, ...]:
-    """Return the fields that are known at a place of the file; none where names are free.
-
-    Args:
-        location: keys and indices from the top, as pydantic gives them.
-    """
-    found: Any = RouterConfig
-    for step in location:
-        found = _step_into(_unwrap(found), step)
-    section = _unwrap(found)
-    return tuple(field.alias or name for name, field in section.model_fields.items()) if _is_section(section) else ()
-
-
-def _step_into(annotation: Any, step: int | str) -> Any:
-    if _is_section(annotation):
-        field = annotation.model_fields.get(str(step))
-        return field.annotation if field is not None else None
-    containers = {dict: 1, tuple: 0}
-    index = containers.get(get_origin(annotation))
-    return None if index is None else get_args(annotation)[index]
-
-
-def _unwrap(annotation: Any) -> Any:
-    """Return what an annotation is without `Annotated` and `| None`."""
-    if get_origin(annotation) is Annotated or (get_origin(annotation) is UnionType):
-        return _unwrap(get_args(annotation)[0])
-    return annotation
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Strict)

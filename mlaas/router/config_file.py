@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from mlaas.errors import ConfigError
+from mlaas.located import line_of, nearest, reason_of
 from mlaas.providers.build import KINDS, OPENAI_COMPATIBLE
 from mlaas.providers.vllm import LOCAL
-from mlaas.router.config import RouterConfig, section_fields
-from mlaas.router.located import line_of
+from mlaas.router.config import RouterConfig
 from mlaas.router.types import Target
 
 
@@ -54,7 +51,7 @@ def parse_config(text: str, *, source: str) -> RouterConfig:
         config = RouterConfig.model_validate({} if value is None else value)
     except ValidationError as error:
         first = error.errors()[0]
-        raise _refuse(source, tree, first["loc"], _describe(first)) from error
+        raise _refuse(source, tree, first["loc"], reason_of(first, RouterConfig)) from error
     _check_providers(config, source, tree)
     _check_targets(config, source, tree)
     return config
@@ -68,7 +65,7 @@ def _check_providers(config: RouterConfig, source: str, tree: yaml.Node | None) 
         if kind not in KINDS:
             place = ("providers", name, "kind") if provider.kind else ("providers", name)
             raise _refuse(
-                source, tree, place, f"kind {kind!r} is not known{_nearest(kind, KINDS)}; set kind: {'|'.join(KINDS)}"
+                source, tree, place, f"kind {kind!r} is not known{nearest(kind, KINDS)}; set kind: {'|'.join(KINDS)}"
             )
         if kind == OPENAI_COMPATIBLE and not provider.base_url:
             raise _refuse(source, tree, ("providers", name), f"kind {kind} needs a base_url")
@@ -79,7 +76,7 @@ def _check_targets(config: RouterConfig, source: str, tree: yaml.Node | None) ->
 
     def check(target: Target, *location: int | str) -> None:
         if target.provider not in names:
-            why = f"{target} names no provider of this file{_nearest(target.provider, names)}"
+            why = f"{target} names no provider of this file{nearest(target.provider, names)}"
             raise _refuse(source, tree, location, why)
 
     for alias, route in config.models.items():
@@ -93,19 +90,6 @@ def _check_targets(config: RouterConfig, source: str, tree: yaml.Node | None) ->
             if not (slash and model):
                 raise _refuse(source, tree, (section, name), f"{name!r} is not of the form provider/model")
             check(Target(provider=provider, model=model), section, name)
-
-
-def _describe(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        field = str(error["loc"][-1])
-        fields = section_fields(error["loc"][:-1])
-        return f"unknown field {field!r}{_nearest(field, fields)}; known: {', '.join(fields)}"
-    return str(error["msg"]).removeprefix("Value error, ")
-
-
-def _nearest(name: str, names: Collection[str]) -> str:
-    found = difflib.get_close_matches(name, names, n=1)
-    return f", did you mean {found[0]!r}?" if found else ""
 
 
 def _refuse(source: str, tree: yaml.Node | None, location: tuple[int | str, ...], why: str) -> ConfigError:

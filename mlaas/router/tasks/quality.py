@@ -17,7 +17,7 @@ import orjson
 from pydantic import Field
 
 from mlaas.errors import PlatformError
-from mlaas.router.located import read_located
+from mlaas.located import read_located
 from mlaas.router.section import Strict
 from mlaas.router.tasks.classify import Task
 

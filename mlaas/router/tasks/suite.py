@@ -21,7 +21,7 @@ import orjson
 from pydantic import Field, field_validator, model_validator
 
 from mlaas.errors import ConfigError
-from mlaas.router.located import read_located, validated
+from mlaas.located import read_located, validated
 from mlaas.router.section import Strict
 from mlaas.router.tasks.classify import Task
 from mlaas.router.virtual.checks import follows_schema

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -54,8 +57,27 @@ def validated(value: Any, section: type[SectionT], *, code: str, place: Any) -> 
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
-        why = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(code, f"{place(first['loc'])}: {field}: {why}") from error
+        raise ConfigError(code, f"{place(first['loc'])}: {field}: {reason_of(first, section)}") from error
+
+
+def reason_of(error: Mapping[str, Any], section: type[BaseModel]) -> str:
+    """Return what is wrong and the way out.
+
+    Args:
+        error: one of `ValidationError.errors()`.
+        section: what was to be read.
+    """
+    if error["type"] == "extra_forbidden":
+        field = str(error["loc"][-1])
+        fields = _fields_at(section, error["loc"][:-1])
+        return f"unknown field {field!r}{nearest(field, fields)}; known: {', '.join(fields)}"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """Return a question for the name that was probably meant; empty when none is close."""
+    found = difflib.get_close_matches(name, names, n=1)
+    return f", did you mean {found[0]!r}?" if found else ""
 
 
 def line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
@@ -73,3 +95,32 @@ def line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
         else:
             break
     return line
+
+
+def _fields_at(section: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Return the fields that are known at a place; none where names are free."""
+    found: Any = section
+    for step in location:
+        found = _step_into(_unwrap(found), step)
+    found = _unwrap(found)
+    return tuple(field.alias or name for name, field in found.model_fields.items()) if _is_section(found) else ()
+
+
+def _step_into(annotation: Any, step: int | str) -> Any:
+    if _is_section(annotation):
+        field = annotation.model_fields.get(str(step))
+        return field.annotation if field is not None else None
+    containers = {dict: 1, tuple: 0}
+    index = containers.get(get_origin(annotation))
+    return None if index is None else get_args(annotation)[index]
+
+
+def _unwrap(annotation: Any) -> Any:
+    """Return what an annotation is without `Annotated` and `| None`."""
+    if get_origin(annotation) is Annotated or (get_origin(annotation) is UnionType):
+        return _unwrap(get_args(annotation)[0])
+    return annotation
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
