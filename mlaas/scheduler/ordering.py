@@ -7,6 +7,7 @@ of victims) is the same for all of them, so a comparison compares orders, not im
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -54,6 +55,9 @@ class SchedulingPolicy(Protocol):
     def pending_ranks(self, snapshot: Snapshot) -> Floats:
         """Return the rank of each waiting row, higher first."""
 
+    def pending_parts(self, snapshot: Snapshot) -> dict[str, Floats]:
+        """Return what the ranks of waiting rows are made of, what weighs most first."""
+
     def running_ranks(self, snapshot: Snapshot) -> Floats:
         """Return the rank of each running row on the same scale. Only asked when someone might have to yield."""
 
@@ -67,11 +71,19 @@ class SchedulingPolicy(Protocol):
         """Return how long each running gang is expected to go on."""
 
 
-class _Stated:
+class _Stated(ABC):
     """Parts shared by policies that take stated estimates as they are, and double those that were exceeded."""
 
     blocked = Blocked.RESERVE
     margin: float | None = None
+
+    @abstractmethod
+    def pending_ranks(self, snapshot: Snapshot) -> Floats:
+        """Rank what waits."""
+
+    def pending_parts(self, snapshot: Snapshot) -> dict[str, Floats]:
+        """Return what the ranks of waiting rows are made of, what weighs most first."""
+        return {"order": self.pending_ranks(snapshot)}
 
     def running_ranks(self, snapshot: Snapshot) -> Floats:
         """Return equal ranks: nobody yields."""
@@ -217,14 +229,11 @@ class MlaasPolicy:
 
     def pending_ranks(self, snapshot: Snapshot) -> Floats:
         """Rank what waits."""
-        table = snapshot.pending
-        standing = _Standing(
-            table.floats_of("rate"),
-            table.floats_of("remaining_s"),
-            table.floats_of("attained_s"),
-            _entitled_pending(snapshot),
-        )
-        return self._ranks(table, standing, self._pull(snapshot), snapshot.now_s)
+        return self._ranks(snapshot.pending, _standing(snapshot), self._pull(snapshot), snapshot.now_s)
+
+    def pending_parts(self, snapshot: Snapshot) -> dict[str, Floats]:
+        """Return what the ranks of waiting rows are made of, what weighs most first."""
+        return self._parts(snapshot.pending, _standing(snapshot), self._pull(snapshot), snapshot.now_s)
 
     def running_ranks(self, snapshot: Snapshot) -> Floats:
         """Rank what runs."""
@@ -254,19 +263,26 @@ class MlaasPolicy:
         return _wall_s(_outlook(snapshot.running, snapshot.now_s).remaining_s, snapshot.running, snapshot.now_s)
 
     def _ranks(self, table: PendingTable | RunningTable, standing: _Standing, pull: Floats, now_s: float) -> Floats:
-        ranks = (
-            np.log(standing.rate / np.maximum(table.floats_of("share"), _LEAST_SHARE)) + pull[table.ints_of("queue")]
-        )
-        deadline_s = table.floats_of("deadline_s")
-        if np.isfinite(deadline_s).any():
-            slack_s = deadline_s - now_s - standing.left_s
-            ranks += 2e3 * ((slack_s >= 0.0) & (slack_s < standing.left_s))
-        ranks += 1e3 * standing.entitled + 1e4 * table.ints_of("priority")
-        waited_s = table.waits_s(now_s)
-        if len(waited_s) and waited_s.max() > self.aging_s:
-            aged = waited_s > self.aging_s + self.aging_stretch * standing.attained_s
-            ranks = np.where(aged, 1e9 + waited_s / 86_400.0, ranks)
+        parts = self._parts(table, standing, pull, now_s)
+        aging = parts.pop("aging")
+        ranks: Floats = np.where(aging > 0.0, aging, sum(parts.values()))
         return ranks
+
+    def _parts(
+        self, table: PendingTable | RunningTable, standing: _Standing, pull: Floats, now_s: float
+    ) -> dict[str, Floats]:
+        """Return what ranks are made of; who has aged ranks by that alone."""
+        slack_s = table.floats_of("deadline_s") - now_s - standing.left_s
+        waited_s = table.waits_s(now_s)
+        aged = waited_s > self.aging_s + self.aging_stretch * standing.attained_s
+        return {
+            "aging": np.where(aged, 1e9 + waited_s / 86_400.0, 0.0),
+            "priority": 1e4 * table.ints_of("priority"),
+            "deadline": 2e3 * ((slack_s >= 0.0) & (slack_s < standing.left_s)),
+            "guarantee": 1e3 * standing.entitled,
+            "estimate": np.log(standing.rate / np.maximum(table.floats_of("share"), _LEAST_SHARE)),
+            "fair share": pull[table.ints_of("queue")],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +291,16 @@ class _Standing:
     left_s: Floats
     attained_s: Floats
     entitled: Bools
+
+
+def _standing(snapshot: Snapshot) -> _Standing:
+    table = snapshot.pending
+    return _Standing(
+        table.floats_of("rate"),
+        table.floats_of("remaining_s"),
+        table.floats_of("attained_s"),
+        entitled_pending(snapshot),
+    )
 
 
 def _outlook(running: RunningTable, now_s: float) -> Outlook:
@@ -320,7 +346,7 @@ def policy_named(name: str) -> SchedulingPolicy:
     return POLICIES[name]
 
 
-def _entitled_pending(snapshot: Snapshot) -> Bools:
+def entitled_pending(snapshot: Snapshot) -> Bools:
     """Waiting workloads that their queue's unused guarantee holds, each taken by itself."""
     table, tree = snapshot.pending, snapshot.queues
     if not tree.is_limited:
