@@ -163,6 +163,8 @@ class Dispatcher:
                 if inner.usage is not None:
                     tally.count(inner.usage, inner.cost_usd)
                 raise
+            finally:
+                record.num_attempts += inner.num_attempts
             fields = orjson.loads(kept.body)
             return Asked(fields=fields, usage=inner.usage, cost_usd=inner.cost_usd, target=inner.target or model)
 

@@ -110,3 +110,4 @@ def test_who_leaves_lets_go_of_all_members_and_pays_for_those_that_answered(
     assert (found["error"], found["model"]) == ("client_gone", "silent")
     assert Decimal(found["cost_usd"]) > 0
     assert found["usage"]["output_tokens"] == 16
+    assert found["num_attempts"] == 3

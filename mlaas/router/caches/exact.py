@@ -19,6 +19,7 @@ from typing import Any, Final
 import orjson
 
 from mlaas.providers.base import Call, Operation
+from mlaas.router.request import ClientGone
 
 HEADER: Final = b"x-mlaas-cache"
 """Of a request: `bypass` or `no-store` goes past the cache. Of an answer: a `CacheState`."""
@@ -96,7 +97,7 @@ class ExactCache:
         self._max_entries = max_entries
         self._clock = clock
         self._entries: OrderedDict[bytes, tuple[float, Cached]] = OrderedDict()
-        self._flights: dict[bytes, asyncio.Event] = {}
+        self._flights: dict[bytes, asyncio.Future[bool]] = {}
         self.num_bytes = 0
 
     def __len__(self) -> int:
@@ -129,23 +130,31 @@ class ExactCache:
         if key in self._flights:
             yield
             return
-        landed = self._flights[key] = asyncio.Event()
+        landed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._flights[key] = landed
+        was_left = False
         try:
             yield
+        except (asyncio.CancelledError, ClientGone):
+            was_left = True
+            raise
         finally:
             del self._flights[key]
-            landed.set()
+            landed.set_result(was_left)
 
     async def join(self, key: bytes) -> Cached | None:
         """Wait while the same request is under way, and return its answer.
 
+        When its caller leaves, the first of those who wait asks in his place and the others wait on: a crowd does not
+        ask at once because one of it has gone.
+
         Returns:
-            The answer; None when there is none under way, or it has ended without one: then ask yourself.
+            The answer; None when there is none under way, or it has ended without one to keep: then ask yourself.
         """
-        flight = self._flights.get(key)
-        if flight is None:
-            return None
-        await flight.wait()
+        while (flight := self._flights.get(key)) is not None:
+            was_left = await asyncio.shield(flight)
+            if not was_left:
+                return self.get(key)
         return self.get(key)
 
     def _drop(self, key: bytes) -> None:

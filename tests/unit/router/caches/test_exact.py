@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mlaas.providers.base import Call, Operation
 from mlaas.router.caches.exact import MAX_ENTRY_BYTES, Cached, ExactCache, StreamRecorder, cache_key, is_bypassed
+from mlaas.router.request import ClientGone
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-99, 99) | st.text(max_size=5),
@@ -132,6 +133,28 @@ async def test_when_the_first_request_fails_those_that_wait_ask_themselves() -> 
     with cache.flight(b"k"), cache.flight(b"k"):
         pass
     assert await cache.join(b"k") is None
+
+
+async def test_when_the_first_caller_leaves_one_of_those_who_wait_takes_his_place() -> None:
+    cache, asked = ExactCache(), []
+
+    async def call(name: str) -> None:
+        if await cache.join(b"k") is None:
+            with cache.flight(b"k"):
+                asked.append(name)
+                await asyncio.sleep(0)
+                cache.put(b"k", answer(), ttl_s=10)
+
+    async def leave() -> None:
+        with cache.flight(b"k"):
+            await asyncio.sleep(0)
+            raise ClientGone
+
+    first, *crowd = [asyncio.create_task(each) for each in (leave(), *map(call, "abc"))]
+    await asyncio.wait([first])
+    await asyncio.gather(*crowd)
+    assert isinstance(first.exception(), ClientGone)
+    assert asked == ["a"]
 
 
 def test_a_recorder_gives_up_on_a_stream_that_is_too_long() -> None:
