@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas.scheduler.types import Gang, Node, Placement, Strategy
+from mlaas.scheduler.types import Gang, Node, Placement, Resources, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from mlaas.scheduler.types import Resources
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -143,6 +141,20 @@ class ClusterIndex:
             if row is not None:
                 self.outside[row] = self._occupied(self.cells[row], used.amounts())
         self.cells -= self.outside
+
+    def occupied(self) -> dict[str, Resources]:
+        """Return what runs on nodes without a gang, as `occupy` was told, as far as it found room."""
+        used = {}
+        names = {column: name for name, column in self.scalar_column.items()}
+        for row in np.flatnonzero(self.outside.any(axis=1)):
+            amounts = {names[column]: int(self.outside[row, column]) / UNIT for column in names}
+            used[self.nodes[row].name] = Resources(
+                gpus=int(self.outside[row, : self.num_devices].sum()) / UNIT,
+                cpus=amounts.pop("CPU", 0.0),
+                memory_bytes=round(amounts.pop("memory", 0.0)),
+                custom=tuple((name, amount) for name, amount in amounts.items() if amount),
+            )
+        return used
 
     def with_nodes(self, nodes: Sequence[Node]) -> ClusterIndex:
         """Return an index of these nodes, with nothing on it, that gives gangs the same numbers.

@@ -72,6 +72,7 @@ class Ledger:
         ledger.cluster, ledger.tree = snapshot.cluster.copy(), snapshot.queues
         ledger.pending, ledger.running = snapshot.pending.copy(), snapshot.running.copy()
         ledger.average_share = snapshot.average_share.copy()
+        ledger._outside = ledger.cluster.occupied()
         for table in (ledger.pending, ledger.running):
             gangs, queues = table.ints_of("gang").tolist(), table.ints_of("queue").tolist()
             for row, (gang, queue) in enumerate(zip(gangs, queues, strict=True)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,3 +23,13 @@ class Snapshot:
     running: RunningTable
     average_share: Floats
     """Decayed dominant share of each queue."""
+
+    def copy(self) -> Snapshot:
+        """Return an independent copy, which stays as it is when its owner goes on."""
+        return replace(
+            self,
+            cluster=self.cluster.copy(),
+            pending=self.pending.copy(),
+            running=self.running.copy(),
+            average_share=self.average_share.copy(),
+        )

@@ -227,7 +227,7 @@ def _queues(snapshot: Snapshot) -> tuple[QueueView, ...]:
     due = fair_shares(tree, (waits + runs) > 0)
     borrowed = np.maximum(used - tree.entitlement, 0)
     lent = _lent(snapshot, used, borrowed)
-    named = (tree.guarantee > 0).any(axis=0)
+    named = [bool(column.any()) for column in tree.guarantee.T]
 
     def amounts(units: Ints) -> Amounts:
         return tuple((name, int(units[column]) / UNIT) for column, name in enumerate(tree.resources) if named[column])
