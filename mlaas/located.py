@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -14,6 +15,9 @@ from pydantic import BaseModel, ValidationError
 from mlaas.errors import ConfigError
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
+Location = tuple[int | str, ...]
+Place = Callable[[Location], str]
+"""Returns where in which file a location is."""
 
 
 def read_located(path: Path, section: type[SectionT], *, code: str) -> SectionT:
@@ -40,7 +44,31 @@ def read_located(path: Path, section: type[SectionT], *, code: str) -> SectionT:
     return validated(value, section, code=code, place=lambda location: f"{path}:{line_of(tree, location)}")
 
 
-def validated(value: Any, section: type[SectionT], *, code: str, place: Any) -> SectionT:
+def read_documents(text: str, *, source: str, code: str) -> list[tuple[Any, Place]]:
+    """Return the documents of a YAML text that are not empty, each with where its parts are.
+
+    Args:
+        text: documents with `---` between them.
+        source: the file's name, for messages.
+        code: of the error that tells what is wrong.
+
+    Raises:
+        ConfigError: it is not YAML, or a mapping has a key twice, of which the last would win unseen.
+    """
+    try:
+        trees = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+        values = list(yaml.safe_load_all(text))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(code, f"{source}:{line}: not valid YAML: {error.problem}") from error
+    for tree in trees:
+        _refuse_key_twice(tree, source=source, code=code)
+    return [
+        (value, partial(_place, source, tree)) for tree, value in zip(trees, values, strict=True) if value is not None
+    ]
+
+
+def validated(value: Any, section: type[SectionT], *, code: str, place: Place) -> SectionT:
     """Return a decoded value as a typed one.
 
     Args:
@@ -80,7 +108,7 @@ def nearest(name: str, names: Collection[str]) -> str:
     return f", did you mean {found[0]!r}?" if found else ""
 
 
-def line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+def line_of(node: yaml.Node | None, location: Location) -> int:
     """Return the line of the deepest node on the way to `location`."""
     line = node.start_mark.line + 1 if node is not None else 1
     for step in location:
@@ -97,7 +125,31 @@ def line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
     return line
 
 
-def _fields_at(section: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
+def _place(source: str, tree: yaml.Node | None, location: Location) -> str:
+    return f"{source}:{line_of(tree, location)}"
+
+
+def _refuse_key_twice(tree: yaml.Node | None, *, source: str, code: str) -> None:
+    nodes = [tree]
+    seen = set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                    message = f"{source}:{key.start_mark.line + 1}: {key.value!r} is here twice; keep one of the two"
+                    raise ConfigError(code, message)
+                keys.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+                nodes.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+
+
+def _fields_at(section: type[BaseModel], location: Location) -> tuple[str, ...]:
     """Return the fields that are known at a place; none where names are free."""
     found: Any = section
     for step in location:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from mlaas.scheduler.types import DEFAULT_QUEUE, Gang, Kind
 
@@ -46,6 +47,8 @@ class WorkloadSpec:
     """Stated runtime at full size; None: learned from history."""
     deadline_s: float | None = None
     """Seconds after submission by which it should have finished."""
+    deadline_at: datetime | None = None
+    """The same as a date; at most one of the two is given."""
     min_runtime_s: float | None = None
     restart_cost_s: float = 0.0
     yield_grace_s: float = DEFAULT_YIELD_GRACE_S
