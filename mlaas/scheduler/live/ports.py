@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlaas.scheduler.requests.spec import Command
-    from mlaas.scheduler.types import Gang, Node, Placement, Resources
+    from mlaas.scheduler.types import Gang, Kind, Node, Placement, Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,13 @@ class ClusterPort(Protocol):
         """
         ...
 
-    async def start_command(self, lease_id: str, command: Command, gang: Gang, placement: Placement) -> None:
-        """Start a command in its group.
+    async def start_command(
+        self, lease_id: str, command: Command, gang: Gang, placement: Placement, *, kind: Kind
+    ) -> None:
+        """Start a command in its group: of a job or a batch in each worker, of any other kind once, as its driver.
 
         Raises:
-            PlacementError: it cannot be started there.
+            PlacementError: it cannot be started there, or its group has been removed already.
             PlatformError: the cluster does not answer.
         """
         ...
