@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlaas.errors import AdmissionError, ConfigError
@@ -10,7 +11,7 @@ from mlaas.scheduler.cluster import ClusterIndex
 from mlaas.scheduler.placement import most_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from mlaas.scheduler.types import Gang, Node, Queue, Resources, Workload
 
@@ -49,55 +50,100 @@ def check_workload(
         _check_fit(workload, cluster)
 
 
-def check_dependencies(depends_on: Mapping[str, Iterable[str]]) -> None:
-    """Refuse workloads that wait for each other in a circle, or for one that does not exist.
+def check_dependencies(
+    depends_on: Mapping[str, Iterable[str]], *, of: Iterable[str] | None = None, ended: Mapping[str, str] | None = None
+) -> None:
+    """Refuse workloads that wait for each other in a circle, for one that does not exist, or for one that has failed.
 
     Args:
-        depends_on: For each workload, the workloads that must finish before it.
+        depends_on: For each workload, the workloads that must have succeeded before it; for an array, its indexes.
+        of: Those to check, with all that they wait for; None: all.
+        ended: The state of those that have ended, by id. They wait for nothing any more, and need not be in
+            `depends_on`.
 
     Raises:
-        AdmissionError: there is a circle, named in the message, or an unknown workload.
+        AdmissionError: there is a circle, named in the message, an unknown workload, or one that has not succeeded.
     """
+    ended = ended or {}
     done: set[str] = set()
-    for start in depends_on:
-        path: list[str] = []
+    for start in depends_on if of is None else of:
+        path: dict[str, None] = {}
         stack = [(start, False)]
         while stack:
             workload_id, is_left = stack.pop()
             if is_left:
-                done.add(path.pop())
+                done.add(path.popitem()[0])
             elif workload_id in path:
-                circle = " -> ".join([*path[path.index(workload_id) :], workload_id])
+                around = list(path)
+                circle = " -> ".join([*around[around.index(workload_id) :], workload_id])
                 raise AdmissionError(
                     "cyclic_dependency", f"workloads wait for each other: {circle}; remove one of the links"
                 )
+            elif workload_id in ended:
+                _check_succeeded(workload_id, ended[workload_id], next(reversed(path), workload_id))
             elif workload_id not in depends_on:
-                raise AdmissionError("unknown_dependency", f"{path[-1]} depends on {workload_id}, which does not exist")
+                raise AdmissionError(
+                    "unknown_dependency",
+                    f"{next(reversed(path), start)} depends on {workload_id}, which does not exist; submit it first",
+                )
             elif workload_id not in done:
-                path.append(workload_id)
+                path[workload_id] = None
                 stack.append((workload_id, True))
                 stack.extend((needed, False) for needed in depends_on[workload_id])
 
 
-def check_queues(queues: Sequence[Queue], nodes: Sequence[Node]) -> None:
+@dataclass(frozen=True, slots=True)
+class QueueFault:
+    """Something that is wrong with a set of queues."""
+
+    code: str
+    queue: str | None
+    """None: it is about all of them together."""
+    field: str | None
+    text: str
+
+
+def check_queues(queues: Sequence[Queue], nodes: Sequence[Node] | None = None) -> None:
     """Refuse queues that contradict each other or promise more than there is.
+
+    Args:
+        queues: All of them.
+        nodes: What they share; None: not known, so that only the queues themselves are looked at.
 
     Raises:
         ConfigError: a name is used twice, a parent is unknown or its own ancestor, an amount is not a finite positive
             number, a weight is not positive, children are guaranteed more than their cohort names, a lending limit
             exceeds what there is to lend, or all guarantees together exceed the cluster.
     """
+    for fault in queue_faults(queues, nodes):
+        raise ConfigError(fault.code, fault.text)
+
+
+def queue_faults(queues: Sequence[Queue], nodes: Sequence[Node] | None = None) -> Iterator[QueueFault]:
+    """Yield what `check_queues` refuses; what comes after the first may follow from it."""
     by_name = {queue.name: queue for queue in queues}
-    if len(by_name) < len(queues):
-        names = [queue.name for queue in queues]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ConfigError("queue_twice", f"queues defined twice: {', '.join(twice)}; quotas must not overlap")
+    names = [queue.name for queue in queues]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield QueueFault("queue_twice", name, None, f"queues defined twice: {name}; quotas must not overlap")
     for queue in queues:
-        _check_amounts(queue)
-        _check_ancestry(queue, by_name)
+        yield from _amount_faults(queue)
     for queue in queues:
-        _check_cohort(queue, [child for child in queues if child.parent == queue.name])
-    _check_total(queues, nodes)
+        fault = _ancestry_fault(queue, by_name)
+        if fault is not None:
+            yield fault
+            return
+    for queue in queues:
+        yield from _cohort_faults(queue, [child for child in queues if child.parent == queue.name])
+    if nodes is not None:
+        yield from _total_faults(queues, nodes)
+
+
+def _check_succeeded(workload_id: str, state: str, dependent_id: str) -> None:
+    if state != "succeeded":
+        raise AdmissionError(
+            "dependency_failed",
+            f"{dependent_id} depends on {workload_id}, which has {state}; submit that again and depend on the new one",
+        )
 
 
 def _check_times(workload: Workload) -> None:
@@ -185,7 +231,7 @@ def _text(gang: Gang) -> str:
     return " + ".join(f"{amount:g} {name}" for name, amount in gang.worker.amounts().items())
 
 
-def _check_amounts(queue: Queue) -> None:
+def _amount_faults(queue: Queue) -> Iterator[QueueFault]:
     for field, limits in (
         ("guarantee", queue.guarantee),
         ("borrowing_limit", queue.borrowing_limit),
@@ -193,47 +239,44 @@ def _check_amounts(queue: Queue) -> None:
     ):
         for name, amount in limits:
             if not (math.isfinite(amount) and 0 <= amount <= MOST_MEMORY_BYTES):
-                raise ConfigError(
-                    "bad_quota", f"queue {queue.name}: {field} of {name} is {amount}; it is a finite number, 0 or more"
-                )
+                text = f"queue {queue.name}: {field} of {name} is {amount}; it is a finite number, 0 or more"
+                yield QueueFault("bad_quota", queue.name, field, text)
     if not (math.isfinite(queue.weight) and queue.weight > 0):
-        raise ConfigError("bad_quota", f"queue {queue.name}: weight is {queue.weight}; it is above 0")
+        text = f"queue {queue.name}: weight is {queue.weight}; it is above 0"
+        yield QueueFault("bad_quota", queue.name, "weight", text)
 
 
-def _check_ancestry(queue: Queue, by_name: Mapping[str, Queue]) -> None:
+def _ancestry_fault(queue: Queue, by_name: Mapping[str, Queue]) -> QueueFault | None:
     seen = [queue.name]
     parent = queue.parent
     while parent is not None:
         if parent not in by_name:
-            raise ConfigError(
-                "unknown_queue", f"queue {seen[-1]}: no parent {parent!r}; define it, or leave `parent` out"
-            )
+            text = f"queue {seen[-1]}: no parent {parent!r}; define it, or leave `parent` out"
+            return QueueFault("unknown_queue", seen[-1], "parent", text)
         if parent in seen:
-            raise ConfigError("cyclic_queues", f"queues are their own ancestors: {' -> '.join([*seen, parent])}")
+            text = f"queues are their own ancestors: {' -> '.join([*seen, parent])}"
+            return QueueFault("cyclic_queues", queue.name, "parent", text)
         seen.append(parent)
         parent = by_name[parent].parent
+    return None
 
 
-def _check_cohort(queue: Queue, children: Sequence[Queue]) -> None:
+def _cohort_faults(queue: Queue, children: Sequence[Queue]) -> Iterator[QueueFault]:
     """A cohort that names a guarantee owns it; its children's guarantees are parts of it."""
     named = dict(queue.guarantee)
     for name, amount in dict(queue.lending_limit).items():
         has = named.get(name, 0.0) + sum(dict(child.guarantee).get(name, 0.0) for child in children)
         if amount > has:
-            raise ConfigError(
-                "bad_quota",
-                f"queue {queue.name}: lends {amount:g} {name} and is guaranteed {has:g}; lower `lending_limit`",
-            )
+            text = f"queue {queue.name}: lends {amount:g} {name} and is guaranteed {has:g}; lower `lending_limit`"
+            yield QueueFault("bad_quota", queue.name, "lending_limit", text)
     for name, amount in named.items():
         promised = sum(dict(child.guarantee).get(name, 0.0) for child in children)
         if children and promised > amount:
-            raise ConfigError(
-                "quota_exceeds_cohort",
-                f"queues below {queue.name} are guaranteed {promised:g} {name}, which has {amount:g}; lower theirs",
-            )
+            text = f"queues below {queue.name} are guaranteed {promised:g} {name}, which has {amount:g}; lower theirs"
+            yield QueueFault("quota_exceeds_cohort", queue.name, "guarantee", text)
 
 
-def _check_total(queues: Sequence[Queue], nodes: Sequence[Node]) -> None:
+def _total_faults(queues: Sequence[Queue], nodes: Sequence[Node]) -> Iterator[QueueFault]:
     capacity: dict[str, float] = {}
     for node in nodes:
         for name, amount in node.capacity.amounts().items():
@@ -246,7 +289,5 @@ def _check_total(queues: Sequence[Queue], nodes: Sequence[Node]) -> None:
                 promised[name] = promised.get(name, 0.0) + amount
     for name, amount in promised.items():
         if amount > capacity.get(name, 0.0):
-            raise ConfigError(
-                "quota_exceeds_cluster",
-                f"queues are guaranteed {amount:g} {name}, and the cluster has {capacity.get(name, 0.0):g}",
-            )
+            text = f"queues are guaranteed {amount:g} {name}, and the cluster has {capacity.get(name, 0.0):g}"
+            yield QueueFault("quota_exceeds_cluster", None, None, text)
