@@ -54,9 +54,9 @@ def decide_consolidation(snapshot: Snapshot, growth: Growth) -> Consolidation | 
             found.append((-prices[row], cost_s, row))
     for _, cost_s, row in sorted(found):
         if _fits_elsewhere(snapshot, row, gangs[row]):
-            node, moves = cluster.nodes[row].name, tuple(snapshot.running.ids[each] for each in gangs[row])
+            closed, moves = cluster.nodes[row].name, tuple(snapshot.running.ids[each] for each in gangs[row])
             reason = f"{', '.join(moves)} fit elsewhere; {cost_s:.0f} s of restarts save {prices[row]:.2f} USD an hour"
-            return Consolidation(node=node, moves=moves, saves_usd_per_hour=prices[row], reason=reason)
+            return Consolidation(node=closed, moves=moves, saves_usd_per_hour=prices[row], reason=reason)
     return None
 
 

@@ -19,13 +19,12 @@ from mlaas.scheduler.live.ports import Demand
 from mlaas.scheduler.ordering import usage_by_leaf
 from mlaas.scheduler.placement import find_nodes
 from mlaas.scheduler.quota import QueueTree
-from mlaas.scheduler.types import Gang, Place, Resources
+from mlaas.scheduler.types import Gang, Resources
 
 if TYPE_CHECKING:
     from mlaas.scheduler.autoscaling.types import Growth
     from mlaas.scheduler.ordering import SchedulingPolicy
     from mlaas.scheduler.snapshot import Snapshot
-    from mlaas.scheduler.types import Decision
 
 MOST_GANGS = 500
 """Waiting gangs that one decision looks at: nodes take minutes to come, the next decision is a moment away."""
@@ -47,23 +46,18 @@ class Demands:
     """Workloads that wait and bring nothing, each with its reason."""
 
 
-def decide_demand(snapshot: Snapshot, decision: Decision, policy: SchedulingPolicy, growth: Growth) -> Demands:
+def decide_demand(snapshot: Snapshot, policy: SchedulingPolicy, growth: Growth) -> Demands:
     """Return what to ask the autoscaler for.
 
     Args:
-        snapshot: The world that the decision was made of.
-        decision: What is placed now.
+        snapshot: The world.
         policy: The order of what waits.
         growth: Node types, and the spend limit.
     """
     plan = _Plan(snapshot, growth)
-    placed = {action.workload_id: action for action in decision.actions if isinstance(action, Place)}
-    for action in placed.values():
-        plan.place(action)
     pending = snapshot.pending
     order = np.lexsort((pending.ints_of("sequence"), -policy.pending_ranks(snapshot)))
-    waiting = [int(row) for row in order if pending.ids[int(row)] not in placed]
-    for row in waiting[:MOST_GANGS]:
+    for row in order[:MOST_GANGS].tolist():
         plan.bring(row)
     return plan.result()
 
@@ -83,15 +77,6 @@ class _Plan:
         self.brought: list[str] = []
         self.refused: list[tuple[str, str]] = []
         self.hopeless: dict[tuple[Gang, str], str] = {}
-
-    def place(self, action: Place) -> None:
-        """Take what a gang holds that is placed now. One that others yield for lies on cells that are not free yet."""
-        workload = self.pending.workloads[self.pending.row_of[action.workload_id]]
-        gang = self.cluster.compile(workload.gang)
-        nodes = [(self.cluster.index.row_of[name], count) for name, count in action.placement.workers]
-        self.usage.charge(self.tree.row_of[workload.queue], action.placement.num_workers * self._need(workload.gang))
-        if not action.after:
-            self.cluster.free.take(self.cluster.free.allocate(gang, nodes))
 
     def bring(self, row: int) -> None:
         """Find nodes for a gang that waits, or ask for them."""
