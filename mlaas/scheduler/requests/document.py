@@ -11,39 +11,20 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, Field
 
 from mlaas.errors import ConfigError
 from mlaas.located import Location, Place, read_documents, validated
 from mlaas.scheduler.requests import quantities
+from mlaas.scheduler.requests.fields import Count, Duration, Name, Names, Number, Section, Size, Switch, Texts
 from mlaas.scheduler.requests.spec import DEFAULT_YIELD_GRACE_S, Command, Retries, WorkloadSpec
 from mlaas.scheduler.types import DEFAULT_QUEUE, Gang, Kind, Resources, Strategy
 
 BAD_WORKLOAD = "bad_workload"
 
-Duration = Annotated[float, BeforeValidator(quantities.parse_duration)]
-Number = Annotated[float, BeforeValidator(quantities.parse_number)]
-Size = Annotated[int, BeforeValidator(quantities.parse_size)]
-Name = Annotated[str, BeforeValidator(quantities.parse_name)]
-Names = Annotated[tuple[str, ...], BeforeValidator(quantities.parse_names)]
-Switch = Annotated[bool, BeforeValidator(quantities.parse_switch)]
-
-
-class Section(BaseModel):
-    """A part of a document: an unknown field is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-def _count(value: object) -> int:
-    number = quantities.parse_number(value)
-    if number != int(number):
-        raise ValueError(f"{value!r} is not a whole number")
-    return int(number)
-
 
 class _Retries(Section):
-    max: Annotated[int, BeforeValidator(_count)] = Retries().max_retries
+    max: Count = Retries().max_retries
     backoff: Duration = Retries().backoff_s
     max_backoff: Duration = Retries().max_backoff_s
 
@@ -61,8 +42,8 @@ class _Workload(Section):
     gpus: Number = 0.0
     cpus: Number = 1.0
     memory: Size = 0
-    resources: dict[str, Number] = {}
-    labels: Annotated[dict[str, str], BeforeValidator(quantities.parse_texts)] = {}
+    resources: dict[str, Number] = Field(default_factory=dict)
+    labels: Texts = Field(default_factory=dict)
     strategy: Annotated[Strategy, BeforeValidator(partial(quantities.parse_choice, choices=Strategy))] = Strategy.PACK
     topology: Name | None = None
     preemptible: Switch = True
@@ -75,7 +56,7 @@ class _Workload(Section):
     depends_on: Names = ()
     array: Annotated[tuple[int, ...], BeforeValidator(quantities.parse_array)] = ()
     command: Annotated[tuple[str, ...], BeforeValidator(quantities.parse_command)] | None = None
-    environment: Annotated[dict[str, str], BeforeValidator(quantities.parse_texts)] = {}
+    environment: Texts = Field(default_factory=dict)
     working_dir: Name | None = None
 
 

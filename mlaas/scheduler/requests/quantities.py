@@ -43,6 +43,18 @@ def parse_number(value: object) -> float:
     return number
 
 
+def parse_count(value: object) -> int:
+    """Return a whole number, 0 or more.
+
+    Raises:
+        ValueError: it is none.
+    """
+    number = parse_number(value)
+    if number != int(number):
+        raise ValueError(f"{_shown(value)} is not a whole number")
+    return int(number)
+
+
 def parse_duration(value: object) -> float:
     """Return the seconds of `90`, `90s`, `15m`, `2h`, `1h30m`, `3d` or `1w`.
 
