@@ -117,6 +117,11 @@ def collects_traces() -> bool:
     return bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
 
 
+def lease_id() -> str | None:
+    """Return the lease that the scheduler has started this process for (`MLAAS_LEASE_ID`); None: it has not."""
+    return os.environ.get("MLAAS_LEASE_ID") or None
+
+
 def read_secret(variable: str) -> str | None:
     """Return a secret, such as a provider's API key, from the environment; None when it is unset or empty."""
     return os.environ.get(variable) or None
