@@ -200,9 +200,10 @@ def _running(snapshot: Snapshot, policy: SchedulingPolicy, workload_id: str, sta
 def _held_back(standing: Standing, now_s: float) -> tuple[str, ...]:
     lines = []
     if standing.waits_for:
-        lines.append(f"held back until {listed(standing.waits_for)} succeeded")
+        have = "has" if len(standing.waits_for) == 1 else "have"
+        lines.append(f"held back until {listed(standing.waits_for)} {have} succeeded")
     if standing.not_before_s is not None and standing.not_before_s > now_s:
-        lines.append(f"held back for {duration(standing.not_before_s - now_s)} after its last failure")
+        lines.append(f"held back for another {duration(standing.not_before_s - now_s)} after its last failure")
     return tuple(lines)
 
 
@@ -238,7 +239,7 @@ def queued_lines(queued: Queued, *, is_held_back: bool) -> list[str]:
     lines += queued.turn.texts()
     if queued.reserved_s is not None:
         lines.append(f"capacity is held for it from {duration(queued.reserved_s)} from now on")
-    lines.append(f"should start {queued.forecast.text()}")
+    lines.append(f"expected start: {queued.forecast.text()}")
     if queued.remedies:
         lines.append("what would start it now:")
         lines += [f"  - {remedy.text}" for remedy in queued.remedies]

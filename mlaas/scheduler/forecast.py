@@ -21,7 +21,7 @@ import numpy as np
 from mlaas.scheduler.cycle import decide
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.turn import rows_before
-from mlaas.scheduler.types import Grow, Place, Preempt, Shrink
+from mlaas.scheduler.types import Grow, Move, Place, Preempt, Shrink
 from mlaas.scheduler.wording import duration
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 NUM_COURSES = 9
 """The truth lies between the first and the last of nine independent draws eight times in ten."""
-MOST_ROWS = 150_000
+MOST_ROWS = 100_000
 """Waiting and running rows that decisions of all courses may look at: about a second of one core."""
 MOST_CYCLES = 10
 """Cycles at one moment, each after room was made."""
 REVIEW_S = 300.0
 REVIEW_PART = 0.05
 """While work waits, ranks move: a course looks again after `REVIEW_S`, or this part of the time it has covered."""
-FIXED_ROWS = 50
+FIXED_ROWS = 100
 """What a decision costs beyond its rows, in rows."""
 _NORMAL = NormalDist()
 
@@ -60,7 +60,7 @@ class Forecast:
     def text(self) -> str:
         """Say when, and how sure that is."""
         if self.never:
-            return "it would not start even when all that runs has ended: it needs other nodes or quotas"
+            return "never, even with all that runs now gone: it needs other nodes or quotas"
         if self.expected_s is None:
             first = "" if self.earliest_s is None else f", in {duration(self.earliest_s)} at the earliest"
             return f"not within the next {duration(self.horizon_s)}{first}; later than that is not foreseen"
@@ -210,7 +210,7 @@ class _Course:
                         if action.workload_id == workload_id:
                             return True
                         self._run_on(action.workload_id, self.ledger.start(action.workload_id, action.placement))
-                    case Shrink() | Grow():
+                    case Shrink() | Grow() | Move():
                         self._run_on(action.workload_id, self.ledger.resize(action.workload_id, action.placement))
             if not made_room:
                 break

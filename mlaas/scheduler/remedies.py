@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlaas.scheduler.cycle import decide
-from mlaas.scheduler.estimates import Belief
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.ordering import usage_by_leaf
 from mlaas.scheduler.placement import most_workers
@@ -22,6 +21,7 @@ from mlaas.scheduler.wording import amount, count, duration, listed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mlaas.scheduler.estimates import Belief
     from mlaas.scheduler.ordering import SchedulingPolicy
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.tables import Entry
@@ -66,6 +66,8 @@ class Remedy:
     text: str
     workload: Workload | None = None
     """Submitted in its place; None: it stays as it is."""
+    belief: Belief | None = None
+    """How long that is believed to run."""
     gone: tuple[str, ...] = ()
     """Gangs that give back what they hold, and do not come back for it."""
     nodes: tuple[Node, ...] = ()
@@ -112,7 +114,7 @@ def changed(snapshot: Snapshot, entry: Entry, remedy: Remedy) -> Ledger:
         ledger.remove(workload_id)
     if remedy.workload is not None:
         ledger.remove(entry.workload.id)
-        ledger.submit(remedy.workload, belief=_belief(entry, remedy.workload))
+        ledger.submit(remedy.workload, belief=remedy.belief)
     return ledger
 
 
@@ -124,10 +126,15 @@ def _placed(snapshot: Snapshot, policy: SchedulingPolicy, entry: Entry, remedy: 
     return None
 
 
-def _belief(entry: Entry, workload: Workload) -> Belief:
-    """Return what is believed of it at another size: half the GPUs take twice as long."""
-    slower = _size(entry.workload.gang) / max(_size(workload.gang), 1e-9)
-    return Belief(entry.belief.log_median + math.log(max(slower, 1.0)), entry.belief.sigma, entry.belief.from_s)
+def _instead(kind: RemedyKind, text: str, entry: Entry, workload: Workload) -> Remedy:
+    """Return a remedy that is another submission. Half the GPUs are believed to take twice as long."""
+    slower = max(_size(entry.workload.gang) / max(_size(workload.gang), 1e-9), 1.0)
+    belief = replace(entry.belief, log_median=entry.belief.log_median + math.log(slower))
+    if workload.estimate_s is not None:
+        workload = replace(workload, estimate_s=workload.estimate_s * slower)
+    if slower > 1.0:
+        text += f" (about {slower:.3g} times as long)"
+    return Remedy(kind, text, workload, belief)
 
 
 def _size(gang: Gang) -> float:
@@ -152,8 +159,8 @@ def _fewer_workers(snapshot: Snapshot, entry: Entry) -> Iterator[Remedy]:
     for size in list(sizes)[:MOST_SIZES]:
         smaller = replace(gang, min_workers=size, max_workers=size)
         workload = replace(entry.workload, gang=smaller)
-        text = f"ask for {count(size, 'worker')} instead of {gang.min_workers}{_slower(entry, workload)}"
-        yield Remedy(RemedyKind.WORKERS, text, workload)
+        text = f"ask for {count(size, 'worker')} instead of {gang.min_workers}"
+        yield _instead(RemedyKind.WORKERS, text, entry, workload)
 
 
 def _smaller_workers(entry: Entry) -> Iterator[Remedy]:
@@ -176,15 +183,10 @@ def _smaller_workers(entry: Entry) -> Iterator[Remedy]:
             text = (
                 f"ask for {spread.min_workers} workers of {amount('GPU', half)} instead of {gang.min_workers} of {gpus}"
             )
-            yield Remedy(RemedyKind.WORKER, text, replace(entry.workload, gang=spread))
+            yield _instead(RemedyKind.WORKER, text, entry, replace(entry.workload, gang=spread))
         workload = replace(entry.workload, gang=replace(gang, worker=part))
-        text = f"ask for {amount('GPU', half)} for each worker instead of {gpus}{_slower(entry, workload)}"
-        yield Remedy(RemedyKind.WORKER, text, workload)
-
-
-def _slower(entry: Entry, workload: Workload) -> str:
-    times = _size(entry.workload.gang) / max(_size(workload.gang), 1e-9)
-    return f" (about {times:.3g} times as long)" if times > 1.0 else ""
+        text = f"ask for {amount('GPU', half)} for each worker instead of {gpus}"
+        yield _instead(RemedyKind.WORKER, text, entry, workload)
 
 
 def _other_queues(snapshot: Snapshot, entry: Entry, choices: Choices) -> Iterator[Remedy]:
@@ -201,14 +203,14 @@ def _other_queues(snapshot: Snapshot, entry: Entry, choices: Choices) -> Iterato
             rooms.append((min(usage.available(row, int(column)) for column in np.flatnonzero(need)), queue))
     for _, queue in sorted(rooms, reverse=True)[:MOST_SIZES]:
         text = f"submit it to queue {queue}, which has room"
-        yield Remedy(RemedyKind.QUEUE, text, replace(entry.workload, queue=queue))
+        yield _instead(RemedyKind.QUEUE, text, entry, replace(entry.workload, queue=queue))
 
 
 def _priorities(entry: Entry, choices: Choices) -> Iterator[Remedy]:
     higher = sorted((number, name) for name, number in choices.priorities if number > entry.workload.priority)
     for number, name in higher[:MOST_SIZES]:
         text = f"submit it with priority class {name} ({number} instead of {entry.workload.priority})"
-        yield Remedy(RemedyKind.PRIORITY, text, replace(entry.workload, priority=number))
+        yield _instead(RemedyKind.PRIORITY, text, entry, replace(entry.workload, priority=number))
 
 
 def _yielders(snapshot: Snapshot, entry: Entry) -> Iterator[Remedy]:
@@ -279,4 +281,5 @@ def _with_cost(snapshot: Snapshot, remedy: Remedy, after: tuple[str, ...]) -> Re
     text = remedy.text
     if after:
         text += f"; {listed(after)} would yield for it"
-    return replace(remedy, text=f"{text}; lost: {duration(lost)} of GPU time", yielding=after, lost_gpu_s=lost)
+    text += f"; lost: {duration(lost)} of GPU time" if lost else "; nothing is lost"
+    return replace(remedy, text=text, yielding=after, lost_gpu_s=lost)
