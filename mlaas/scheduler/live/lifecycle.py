@@ -190,9 +190,8 @@ def step(record: WorkloadRecord, spec: WorkloadSpec, event: Event, moment: Momen
             return _started(record, state, moment)
         case ToldToYield() if state in (State.STARTING, State.RUNNING):
             return _told_to_yield(record, spec, event, moment)
-        case HandedOver() if state.holds_gang and not record.handed_over:
-            text = "its holder makes the placement groups itself; the nodes stay booked for it"
-            return _changed(record, moment, "handed-over", text, (Effect.DROP_GROUP,), handed_over=True)
+        case HandedOver() if state.holds_gang:
+            return _hand_over(record, moment, "its holder makes the placement groups itself; the nodes stay booked")
         case Cancelled():
             return _end(record, state, State.CANCELLED, f"cancelled by {event.by}", moment)
         case DependencyEnded() if state is State.PENDING:
@@ -235,6 +234,12 @@ def _told_to_yield(record: WorkloadRecord, spec: WorkloadSpec, event: ToldToYiel
     )  # fmt: skip
 
 
+def _hand_over(record: WorkloadRecord, moment: Moment, text: str) -> Step:
+    if record.handed_over:
+        return Step(record)
+    return _changed(record, moment, "handed-over", text, (Effect.DROP_GROUP,), handed_over=True)
+
+
 def _stopped(
     record: WorkloadRecord,
     spec: WorkloadSpec,
@@ -254,6 +259,9 @@ def _stopped(
             return _requeue(record, spec, moment, "killed", text, gained_s=moment.gained_s)
         case DeadlinePassed():
             return Step(record)
+        case GaveBack(outcome=Outcome.FINISHED | Outcome.FAILED) if spec.command is not None:
+            text = "its driver has given the gang back, and decides by its exit code how this ends"
+            return _hand_over(record, moment, text)
         case CommandEnded(exit_code=0) | GaveBack(outcome=Outcome.FINISHED):
             text = _said("succeeded", event)
             return _end(record, state, State.SUCCEEDED, text, moment, gained_s=moment.gained_s, exit_code=0)

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from mlaas.errors import NotFound, PlatformError
+from mlaas.scheduler.autoscaling.service import Autoscaler
+from mlaas.scheduler.explain import Explanation, Standing, explain
+from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.live.clock import Clock
+from mlaas.scheduler.live.holders import Holders
+from mlaas.scheduler.live.lifecycle import Cancelled, CommandEnded, State
+from mlaas.scheduler.live.loop import Loop
+from mlaas.scheduler.live.queue_rules import QueueRules
+from mlaas.scheduler.live.recovery import Recovery
+from mlaas.scheduler.live.roster import Roster
+from mlaas.scheduler.live.submission import Submissions, workload_of
+from mlaas.scheduler.live.types import POLL_S
+from mlaas.scheduler.live.types import workload_of as lease_owner
+from mlaas.scheduler.plan import Plan, plan
+from mlaas.scheduler.requests.document import decode_spec
+from mlaas.scheduler.view import ClusterView, view
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from mlaas.scheduler.live.ports import ClusterPort
+    from mlaas.scheduler.estimates import Belief
+    from mlaas.scheduler.live.entries import Live
+    from mlaas.scheduler.live.ports import ClusterPort, CommandState
     from mlaas.scheduler.live.types import LeaseSignal, Outcome, Ticket
     from mlaas.scheduler.ordering import SchedulingPolicy
+    from mlaas.scheduler.requests.queue_changes import QueueChange
+    from mlaas.scheduler.requests.queues import QueuesDocument
     from mlaas.scheduler.requests.spec import WorkloadSpec
+    from mlaas.scheduler.snapshot import Snapshot
     from mlaas.store.workloads import WorkloadEvent, WorkloadRecord, WorkloadRepository
 
 
@@ -24,15 +46,40 @@ class SchedulerService:
     """
 
     def __init__(
-        self, cluster: ClusterPort, store: WorkloadRepository, *, policy: SchedulingPolicy, clock: Clock | None = None
-    ) -> None: ...
+        self,
+        cluster: ClusterPort,
+        store: WorkloadRepository,
+        *,
+        policy: SchedulingPolicy,
+        clock: Clock | None = None,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._roster = Roster(clock or Clock())
+        self.loop = Loop(cluster, store, self._roster, policy)
+        self._submissions = Submissions(self._roster, self.loop.writer, store)
+        self._holders = Holders(self._roster, self.loop.writer, store, self.loop.wake, poll_s=poll_s)
+        self._recovery = Recovery(self._roster, self._submissions, store)
+        self._queues = QueueRules(self._roster, self._submissions, self.loop.writer, store)
+        self._autoscaler = Autoscaler(
+            cluster, policy, load_snapshot=self._snapshot, load_growth=lambda: self._submissions.queues.growth
+        )
+        self._is_up = False
 
     async def start(self) -> None:
         """Become the leader, and take up what the store and the cluster say.
 
         Raises:
-            PlatformError: store or cluster do not answer; call again.
+            PlatformError: store or cluster do not answer; make another service and start that.
         """
+        await self.loop.writer.lead()
+        await self._queues.load()
+        await self._recovery.learn()
+        sighting = await self.loop.look_first()
+        await self._recovery.take_up(sighting)
+        await self.loop.writer.commit(proves_leadership=True)
+        self._is_up = True
 
     async def run(self) -> None:
         """Observe, decide and apply until `stop`.
@@ -40,9 +87,17 @@ class SchedulerService:
         Raises:
             Conflict: another scheduler leads; this one has ended and has changed nothing since.
         """
+        autoscaling = asyncio.ensure_future(self._autoscaler.run())
+        try:
+            await self.loop.run(heal=self._recovery.heal)
+        finally:
+            self._is_up = False
+            autoscaling.cancel()
+            await asyncio.gather(autoscaling, return_exceptions=True)
 
     async def stop(self) -> None:
-        """End `run` once what it has under way is done. What runs on the cluster goes on."""
+        """End `run` after its present turn. What runs on the cluster goes on."""
+        self.loop.stop()
 
     async def submit(
         self, spec: WorkloadSpec, *, tenant: str, submission_id: str | None = None
@@ -59,33 +114,118 @@ class SchedulerService:
             Conflict: the id is taken by something else.
             PlatformError: the store does not answer; nothing was accepted.
         """
+        self._check_up()
+        records = await self._submissions.submit(spec, tenant=tenant, submission_id=submission_id)
+        self.loop.wake()
+        return tuple(records)
 
     async def cancel(self, workload_id: str, *, tenant: str | None) -> WorkloadRecord:
-        """End a workload in whatever state it is; one that has ended is returned as it is. An array's id: the array.
+        """End a workload in whatever state it is; one that has ended is returned as it is. An array's id: all of it.
 
         Raises:
             NotFound: there is none, or it is another tenant's. `tenant=None` may do all.
             PlatformError: the store does not answer; the workload ends nevertheless.
         """
+        self._check_up()
+        lives = [self._roster.lives[record.id] for record in self._roster.submission(workload_id)]
+        for live in lives:
+            self._check_tenant(live.record, tenant)
+        for live in lives:
+            self._roster.take(live, Cancelled(tenant or "an operator"))
+        await self.loop.writer.commit()
+        self.loop.wake()
+        return lives[0].committed if lives else await self._read(workload_id, tenant)
 
     async def get(self, workload_id: str, *, tenant: str | None = None) -> WorkloadRecord:
         """Return a workload as the store has it.
 
         Raises:
             NotFound: there is none, or it is another tenant's.
+            PlatformError: it has ended, and the store does not answer.
         """
+        live = self._roster.lives.get(workload_id)
+        if live is None:
+            return await self._read(workload_id, tenant)
+        self._check_tenant(live.committed, tenant)
+        return live.committed
 
     async def list(
         self, *, tenant: str | None = None, states: Collection[str] = (), limit: int = 100
     ) -> Sequence[WorkloadRecord]:
-        """Return workloads, the newest first."""
+        """Return workloads, the newest first.
+
+        Raises:
+            PlatformError: the store does not answer.
+        """
+        return await asyncio.to_thread(self._store.list, tenant=tenant, states=tuple(states), limit=limit)
 
     async def events(self, workload_id: str, *, tenant: str | None = None, after: int = 0) -> Sequence[WorkloadEvent]:
         """Return what happened to a workload.
 
         Raises:
             NotFound: there is none, or it is another tenant's.
+            PlatformError: the store does not answer.
         """
+        await self.get(workload_id, tenant=tenant)
+        return await asyncio.to_thread(self._store.events, workload_id, after=after)
+
+    async def explain(self, workload_id: str, *, tenant: str | None = None) -> Explanation:
+        """Return why a workload is where it is, and what would start it.
+
+        Raises:
+            NotFound: there is none, or it is another tenant's.
+            PlatformError: it has ended, and the store does not answer.
+        """
+        record = await self.get(workload_id, tenant=tenant)
+        live = self._roster.lives.get(workload_id)
+        spec = decode_spec(record.spec) if live is None else live.spec
+        return await asyncio.to_thread(
+            explain,
+            self._copy(),
+            self._policy,
+            workload_of(record, spec),
+            standing=self._standing(record, live),
+            belief=self._belief(record.tenant, spec),
+            choices=self._queues.choices(record.tenant),
+        )
+
+    async def plan(self, spec: WorkloadSpec, *, tenant: str) -> Plan:
+        """Return what would become of a workload if it were submitted now. Nothing changes.
+
+        Raises:
+            AdmissionError: it could never run, or is not allowed.
+        """
+        self._check_up()
+        workloads = self._submissions.preview(spec, tenant=tenant)
+        return await asyncio.to_thread(
+            plan,
+            self._copy(),
+            self._policy,
+            workloads,
+            belief=self._belief(tenant, spec),
+            choices=self._queues.choices(tenant),
+            may_grow=bool(self._submissions.queues.growth.node_types),
+        )
+
+    async def top(self) -> ClusterView:
+        """Return the cluster as it is used now."""
+        self._check_up()
+        due = ((live, self._on_ledger(live)) for live in self._roster.timed.values() if live.state is State.YIELDING)
+        yield_by_s = {live.id: due_s for live, due_s in due if due_s is not None}
+        return await asyncio.to_thread(view, self._copy(), self._policy, yield_by_s=yield_by_s)
+
+    async def apply_queues(self, document: QueuesDocument, *, is_dry_run: bool) -> tuple[QueueChange, ...]:
+        """Put queues in force, or only return what would change.
+
+        Raises:
+            ConfigError: they contradict each other, or promise more than the cluster has.
+            Conflict: a queue that is gone still has workloads.
+            PlatformError: the store does not answer; nothing is changed.
+        """
+        self._check_up()
+        changes = await self._queues.apply(document, is_dry_run=is_dry_run)
+        self.loop.wake()
+        return changes
 
     async def attach(
         self, request: str | WorkloadSpec, *, tenant: str, holder: str, submission_id: str | None = None
@@ -104,6 +244,11 @@ class SchedulerService:
             Conflict: `lease_over`, the lease or workload has ended.
             NotFound: there is none, or it is another tenant's.
         """
+        self._check_up()
+        if not isinstance(request, str):
+            records = await self.submit(request, tenant=tenant, submission_id=submission_id)
+            request = records[0].id
+        return await self._holders.ticket(request, tenant=tenant, holder=holder)
 
     async def watch(self, lease_id: str, *, after: int = 0) -> LeaseSignal:
         """Return the signal of a lease once its number is above `after`, at the latest after `POLL_S`. A heartbeat.
@@ -111,6 +256,8 @@ class SchedulerService:
         Raises:
             NotFound: there never was such a lease.
         """
+        self._check_up()
+        return await self._holders.watch(lease_id, after=after)
 
     async def heartbeat(self, lease_id: str) -> LeaseSignal:
         """Say that the holder lives; return the present signal.
@@ -118,25 +265,87 @@ class SchedulerService:
         Raises:
             NotFound: there never was such a lease.
         """
+        self._check_up()
+        return await self._holders.signal(lease_id)
 
     async def report(self, lease_id: str, *, done: float | None = None, left_s: float | None = None) -> None:
-        """Say how far a run is: the part that is done, from 0 to 1, or the seconds left at the present size.
+        """Say how far a run is: the part that is done, above 0 up to 1, or the seconds left at the present size.
 
         Raises:
             Conflict: `lease_over`.
+            InvalidRequest: neither is given, or it is no such number.
         """
+        self._check_up()
+        self._holders.report(lease_id, done=done, left_s=left_s)
 
     async def hand_over(self, lease_id: str) -> None:
         """Remove the placement group and keep the booking: the holder makes its own groups on the same nodes.
 
         Raises:
             Conflict: `lease_over`.
+            PlatformError: the store does not answer; call again.
         """
+        self._check_up()
+        await self._holders.hand_over(lease_id)
 
     async def give_back(self, lease_id: str, outcome: Outcome, *, message: str = "") -> WorkloadRecord:
         """End a lease; return the workload as it stands then. Safe to repeat.
+
+        A command's driver that has finished or failed gives back its gang alone: its exit code says how it ended.
 
         Raises:
             Conflict: `lease_over`, it was taken back before, so this outcome does not count.
             PlatformError: the store does not answer; call again.
         """
+        self._check_up()
+        return await self._holders.give_back(lease_id, outcome, message=message)
+
+    async def command_ended(self, command: CommandState) -> None:
+        """Take in the end of a command at once; a look at the cluster would find it a moment later."""
+        live = self._roster.lives.get(lease_owner(command.lease_id)[0])
+        is_present = live is not None and live.lease is not None and live.lease.id == command.lease_id
+        if live is not None and is_present and command.exit_code is not None:
+            self._roster.take(live, CommandEnded(command.exit_code, command.last_line))
+            self.loop.wake()
+
+    def _check_up(self) -> None:
+        if not self._is_up:
+            message = "the scheduler is starting, or another one has taken over; come back in a moment"
+            raise PlatformError("scheduler_not_up", message, retry_after_s=1.0)
+
+    async def _read(self, workload_id: str, tenant: str | None) -> WorkloadRecord:
+        record = await asyncio.to_thread(self._store.get, workload_id)
+        self._check_tenant(record, tenant)
+        return record
+
+    def _check_tenant(self, record: WorkloadRecord, tenant: str | None) -> None:
+        if tenant is not None and record.tenant != tenant:
+            raise NotFound("workload_not_found", f"no workload has the id {record.id}; `mlaas queue` lists them")
+
+    def _standing(self, record: WorkloadRecord, live: Live | None) -> Standing:
+        due_s = None if live is None else self._on_ledger(live)
+        state = State(record.state)
+        return Standing(
+            state=state,
+            reason=record.reason,
+            waits_for=tuple(sorted(live.waits_for)) if live is not None else (),
+            not_before_s=due_s if state is State.PENDING else None,
+            yield_by_s=due_s if state is State.YIELDING else None,
+        )
+
+    def _snapshot(self) -> Snapshot | None:
+        return self._roster.ledger.snapshot() if self._is_up else None
+
+    def _copy(self) -> Snapshot:
+        """Return the world as a value of its own, for a thread beside the loop."""
+        self._roster.advance()
+        return Ledger.of(self._roster.ledger.snapshot()).snapshot()
+
+    def _belief(self, tenant: str, spec: WorkloadSpec) -> Belief:
+        return self._roster.ledger.history.believe(tenant=tenant, name=spec.name, estimate_s=spec.estimate_s)
+
+    def _on_ledger(self, live: Live) -> float | None:
+        """Return when a workload is due, on the clock of snapshots."""
+        if live.due_s is None:
+            return None
+        return self._roster.ledger.now_s + live.due_s - self._roster.clock.monotonic_s()

@@ -1,0 +1,211 @@
+"""The loop: look at the cluster, take in what has happened, decide, book, write, carry out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from mlaas.errors import Conflict, PlatformError
+from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.live.booking import Booking
+from mlaas.scheduler.live.entries import QUEUED
+from mlaas.scheduler.live.executor import Executor
+from mlaas.scheduler.live.lifecycle import DeadlinePassed, Effect, HolderDied, State
+from mlaas.scheduler.live.sightings import Sighting, findings, leaks, outside_use
+from mlaas.scheduler.live.types import HOLDER_TIMEOUT_S
+from mlaas.scheduler.live.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mlaas.scheduler.live.ports import ClusterPort, Observation
+    from mlaas.scheduler.live.roster import Roster
+    from mlaas.scheduler.ordering import SchedulingPolicy
+    from mlaas.scheduler.types import Resources
+    from mlaas.store.workloads import WorkloadRepository
+
+TICK_S = 0.5
+"""The cluster is looked at, and deadlines are checked, this often; all else happens at once."""
+REVIEW_S = 5.0
+"""While something waits, a new decision is taken this often even if nothing has happened: ranks move with time."""
+STALL_S = HOLDER_TIMEOUT_S / 2.0
+"""After a pause of this scheduler's own as long as this, silence of holders says nothing about them."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Loop:
+    """Load, decide, apply."""
+
+    def __init__(
+        self, cluster: ClusterPort, store: WorkloadRepository, roster: Roster, policy: SchedulingPolicy
+    ) -> None:
+        self._cluster = cluster
+        self._policy = policy
+        self.roster = roster
+        self._woken = asyncio.Event()
+        self.executor = Executor(cluster, roster, self.wake)
+        self.writer = Writer(store, roster, self.executor.carry_out)
+        self._booking = Booking(roster)
+        self._sighting: Sighting | None = None
+        self._last: Observation | None = None
+        self._nodes: set[str] = set()
+        self._outside: dict[str, Resources] = {}
+        self._turned_s = roster.clock.monotonic_s()
+        self._decided_s = self._turned_s
+        self._is_blind = True
+        self._is_stopping = False
+
+    def wake(self) -> None:
+        """Take a turn soon."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End `run` after its present turn."""
+        self._is_stopping = True
+        self.wake()
+
+    async def run(self, *, heal: Callable[[], Awaitable[None]]) -> None:
+        """Turn until `stop`.
+
+        Args:
+            heal: Called once the store is back after a write that failed.
+
+        Raises:
+            Conflict: another scheduler leads.
+        """
+        looking = asyncio.ensure_future(self._look_on())
+        try:
+            while not self._is_stopping:
+                try:
+                    await asyncio.wait_for(self._woken.wait(), TICK_S)
+                except TimeoutError:
+                    self.executor.repeat()
+                self._woken.clear()
+                await self.turn()
+                if self.writer.has_gap and self.writer.is_up:
+                    await self._heal(heal)
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+        await self.executor.settle()
+
+    async def _heal(self, heal: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await heal()
+        except PlatformError as error:
+            _LOGGER.warning("the store has gone again: %s", error)
+        else:
+            self.writer.has_gap = False
+
+    async def look_first(self) -> Sighting:
+        """Look at the cluster before the first turn, which takes in what is seen.
+
+        Raises:
+            PlatformError: it does not answer.
+        """
+        begun_s = self.roster.clock.monotonic_s()
+        sighting = self._sighting = Sighting(await self._cluster.observe(), begun_s)
+        self.see(sighting.observation)
+        return sighting
+
+    async def look(self) -> None:
+        """Look at the cluster; the next turn takes in what is seen."""
+        begun_s = self.roster.clock.monotonic_s()
+        try:
+            self._sighting = Sighting(await self._cluster.observe(), begun_s)
+        except PlatformError as error:
+            self._is_blind = True
+            _LOGGER.warning("the cluster does not answer; nothing new is placed: %s", error)
+
+    async def turn(self) -> None:
+        """Take in what has happened, decide, write and carry out.
+
+        Raises:
+            Conflict: another scheduler leads.
+        """
+        self.roster.advance()
+        has_leaks = self._take_in()
+        self._expire()
+        if self.writer.is_up and not self._is_blind:
+            self._decide()
+            self._booking.begin_planned()
+        try:
+            await self.writer.commit(proves_leadership=has_leaks)
+        except PlatformError as error:
+            _LOGGER.warning("nothing new is done on the cluster until the store is back: %s", error)
+        self._raise_if_superseded()
+        if self.roster.has_changed and self.writer.is_up and not self._is_blind:
+            self.wake()
+
+    def _raise_if_superseded(self) -> None:
+        if self.writer.superseded is not None:
+            raise Conflict(self.writer.superseded.code, self.writer.superseded.message)
+
+    async def _look_on(self) -> None:
+        while True:
+            await self.look()
+            self.wake()
+            await asyncio.sleep(TICK_S)
+
+    def _take_in(self) -> bool:
+        """Take in the last look; True when something was found that belongs to nobody."""
+        sighting, self._sighting = self._sighting, None
+        if sighting is None:
+            return False
+        self.see(sighting.observation)
+        return self._compare(sighting)
+
+    def _compare(self, sighting: Sighting) -> bool:
+        for live, event in findings(sighting, list(self.roster.leased.values())):
+            self.roster.take(live, event)
+        for live in list(self.roster.planned.values()):
+            if live.plan is not None and any(node not in self._nodes for node, _ in live.plan.placement.workers):
+                self.roster.unplan(live)
+        found = leaks(sighting, leased=self.roster.leased, released=self.roster.released)
+        for lease_id in found:
+            _LOGGER.warning("lease %s is nobody's; its group and command are removed", lease_id)
+            self.roster.order(lease_id, Effect.END)
+        while self.roster.released and next(iter(self.roster.released.values())) < sighting.begun_s:
+            self.roster.released.popitem(last=False)
+        return bool(found)
+
+    def see(self, observation: Observation) -> None:
+        """Bring the ledger in line with the nodes that are there, and with what others run on them."""
+        ledger, roster = self.roster.ledger, self.roster
+        outside = outside_use(self._last, observation, roster.leased.values())
+        if self._last is None or observation.nodes != self._last.nodes:
+            ledger.set_nodes(observation.nodes)
+            roster.has_changed = True
+        if outside != self._outside:
+            ledger.occupy(outside)
+            roster.has_changed = True
+        roster.holdings.set_nodes(observation.nodes, outside)
+        self._outside, self._last, self._is_blind = outside, observation, False
+        self._nodes = {node.name for node in observation.nodes}
+
+    def _expire(self) -> None:
+        """Let deadlines, back-offs and silent holders have their effect."""
+        now_s = self.roster.clock.monotonic_s()
+        stalled = now_s - self._turned_s >= STALL_S
+        self._turned_s = now_s
+        for live in [live for live in self.roster.timed.values() if live.due_s is not None and live.due_s <= now_s]:
+            if live.state is State.YIELDING:
+                self.roster.take(live, DeadlinePassed())
+            else:
+                self.roster.queue(live)
+                self.roster.note(live, QUEUED)
+        for live in list(self.roster.attached.values()):
+            if stalled:
+                live.seen_s = now_s
+            elif now_s - live.seen_s > HOLDER_TIMEOUT_S:
+                self.roster.take(live, HolderDied(f"its process died: it said nothing for {HOLDER_TIMEOUT_S:g} s"))
+
+    def _decide(self) -> None:
+        now_s = self.roster.clock.monotonic_s()
+        is_due = len(self.roster.ledger.pending) > 0 and now_s - self._decided_s >= REVIEW_S
+        if self.roster.has_changed or is_due:
+            self.roster.has_changed = False
+            self._decided_s = now_s
+            self._booking.book(decide(self.roster.ledger.snapshot(), self._policy))
