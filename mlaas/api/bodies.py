@@ -2,57 +2,76 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
 
 import orjson
 import yaml
 
 from mlaas.errors import InvalidRequest
+from mlaas.located import nearest
 from mlaas.providers.base import FieldError
+from mlaas.scheduler.requests.document import parse_spec, parse_specs
+from mlaas.scheduler.requests.queues import QueuesDocument
+from mlaas.scheduler.requests.queues_file import parse_queues
+from mlaas.scheduler.requests.spec import WorkloadSpec
 
 MAX_DOCUMENT_BYTES: Final = 4_000_000
 """A list of workloads or queues is not longer."""
 MAX_YAML_BYTES: Final = 64 * 1024
 """YAML is a hundred times slower to read than JSON, and the gateway has other callers."""
-MAX_SPECS: Final = 1000
+MAX_WORKLOADS: Final = 1000
 """Of one request; more belong into arrays."""
+_ORIGIN: Final = "body"
 
 
-def parse_document(body: bytes) -> object:
-    """Return what a body says.
+def parse_workloads(body: bytes) -> tuple[WorkloadSpec, ...]:
+    """Return the workloads of a body: one, or several as a list or, in YAML, with `---` between them.
 
     Raises:
-        InvalidRequest: it is neither JSON nor YAML, or YAML over `MAX_YAML_BYTES`.
+        ConfigError: a field is unknown or has a bad value; the message says where, and the way out.
+        InvalidRequest: the body is neither JSON nor YAML, or holds too many workloads.
     """
     with suppress(orjson.JSONDecodeError):
-        return orjson.loads(body)
+        document = orjson.loads(body)
+        entries = document if isinstance(document, list) else [document]
+        _check_number(len(entries))
+        return tuple(parse_spec(each, origin=f"workload {number}") for number, each in enumerate(entries, start=1))
+    with _reading_yaml(body) as text:
+        specs = parse_specs(text, origin=_ORIGIN)
+    _check_number(len(specs))
+    return specs
+
+
+def parse_queues_body(body: bytes) -> QueuesDocument:
+    """Return the queues of a body.
+
+    Raises:
+        ConfigError: it says something wrong; the message names field and way out.
+        InvalidRequest: the body is neither JSON nor YAML.
+    """
+    with suppress(orjson.JSONDecodeError):
+        return parse_queues(orjson.loads(body), origin=_ORIGIN)
+    with _reading_yaml(body) as text:
+        # Not libyaml's loader: deep nesting overruns its stack, which ends the process.
+        return parse_queues(yaml.safe_load(text), origin=_ORIGIN)
+
+
+@contextmanager
+def _reading_yaml(body: bytes) -> Iterator[str]:
+    """Give the text of a body, and refuse what cannot be read as YAML.
+
+    Raises:
+        InvalidRequest: it is too long, no text, no YAML, or nested too deep.
+    """
     if len(body) > MAX_YAML_BYTES:
         message = f"the body is not JSON, and over {MAX_YAML_BYTES:,} bytes, the most that is read as YAML"
         raise InvalidRequest("invalid_document", message)
     try:
-        # Not libyaml's loader: deep nesting overruns its stack, which ends the process.
-        return yaml.safe_load(body)
+        yield body.decode()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest("invalid_document", f"the body is neither JSON nor YAML: {error}") from error
-
-
-def parse_spec_list(body: bytes) -> list[dict[str, Any]]:
-    """Return the workloads of a body: one object, or a list of them.
-
-    Raises:
-        InvalidRequest: it is something else, or too many.
-    """
-    document = parse_document(body)
-    specs = document if isinstance(document, list) else [document]
-    if not specs or not all(isinstance(each, dict) for each in specs):
-        raise InvalidRequest("invalid_document", "the body must be a workload, an object of fields, or a list of them")
-    if len(specs) > MAX_SPECS:
-        message = f"{len(specs):,} workloads in one request, at most {MAX_SPECS:,}; `array` makes many of one kind"
-        raise InvalidRequest("too_many_workloads", message)
-    return specs
 
 
 def check_parameters(query: Mapping[str, str], known: Sequence[str]) -> None:
@@ -63,9 +82,8 @@ def check_parameters(query: Mapping[str, str], known: Sequence[str]) -> None:
     """
     for name in query:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
-            raise FieldError(name[:100], f"{name[:100]!r} is not a parameter here; {hint}")
+            there_are = f"there are: {', '.join(known)}" if known else "there are none"
+            raise FieldError(name[:100], f"{name[:100]!r} is not a parameter here{nearest(name, known)}; {there_are}")
 
 
 def parse_number(query: Mapping[str, str], name: str, *, default: int, most: int, least: int = 0) -> int:
@@ -90,3 +108,11 @@ def parse_switch(query: Mapping[str, str], name: str) -> bool:
     if text not in ("true", "false"):
         raise FieldError(name, f"{name!r} must be true or false, not {text[:100]!r}")
     return text == "true"
+
+
+def _check_number(num_workloads: int) -> None:
+    if not 1 <= num_workloads <= MAX_WORKLOADS:
+        message = (
+            f"{num_workloads:,} workloads in one request; it is 1 to {MAX_WORKLOADS:,}, and `array` makes many of one"
+        )
+        raise InvalidRequest("bad_number_of_workloads", message)

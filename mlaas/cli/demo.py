@@ -45,9 +45,9 @@ def demo() -> None:
 
 
 def _train() -> None:
-    from mlaas.cli.jobs import submit
+    from mlaas.cli.jobs import submit_job
 
-    submit(CHECKOUT / "jobs" / "train_lm.py", ["--recipe", str(RECIPE)], working_dir=CHECKOUT)
+    submit_job(CHECKOUT / "jobs" / "train_lm.py", ["--recipe", str(RECIPE)], working_dir=CHECKOUT)
 
 
 def _show(settings: Settings, *, duration_s: float) -> None:

@@ -1,42 +1,30 @@
-"""`mlaas submit`, `jobs`, `logs`: work on the cluster."""
+"""`mlaas jobs`, `logs`: what runs on the cluster, and what it has printed."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from mlaas.cli.connection import Key, Url, connect
 from mlaas.cli.instance import AsJson
+from mlaas.errors import NotFound
 from mlaas.settings import load_settings
 
 if TYPE_CHECKING:
+    from mlaas.api.client import ControlPlane
     from mlaas.store.jobs import Job
 
-
-def submit(
-    script: Annotated[Path, typer.Argument(help="Python file below the working directory, such as jobs/train_lm.py.")],
-    arguments: Annotated[list[str] | None, typer.Argument(help="Passed to the script as they are.")] = None,
-    working_dir: Annotated[Path, typer.Option(help="Folder that the job gets a copy of.")] = Path(),
-    wait: Annotated[bool, typer.Option(help="Follow the job's output until it has ended.")] = True,
-) -> None:
-    """Run a script on the cluster, as `ray job submit --working-dir . -- python -m ...` does, and follow its output.
-
-    Exits with 1 when the job fails. Ctrl-C stops following; the job goes on.
-    """
-    from mlaas.cli.output import console
-    from mlaas.platform.jobs import submit as submit_job
-
-    job_id = submit_job(load_settings(), script, arguments or [], working_dir=working_dir.absolute())
-    console.print(f"job {job_id}")
-    if wait:
-        _follow(job_id)
+_RAY_JOB_PREFIX: Final = "raysubmit_"
+"""Of the ids that Ray gives to jobs."""
 
 
 def list_jobs(as_json: AsJson = False) -> None:
-    """List jobs, newest first, those of clusters that are gone too."""
+    """List jobs of Ray's job API, newest first, those of clusters that are gone too. `mlaas queue` lists workloads."""
     from mlaas.cli.output import show_rows
     from mlaas.platform.jobs import list_jobs as jobs
 
@@ -45,19 +33,38 @@ def list_jobs(as_json: AsJson = False) -> None:
 
 
 def logs(
-    job_id: Annotated[str, typer.Argument(help="Id of the job, as `mlaas jobs` shows it.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    job_id: Annotated[str, typer.Argument(help="Id of a workload or job, as `mlaas queue` or `mlaas jobs` shows it.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
+    attempt: Annotated[int, typer.Option(min=0, help="Which start of a workload; 0: the present or last one.")] = 0,
+    rank: Annotated[int, typer.Option(min=0, help="Which worker of a workload's gang.")] = 0,
+    tail: Annotated[int, typer.Option(min=0, help="Only the last lines of a workload's log; 0: all.")] = 0,
+    key: Key = "",
+    url: Url = "",
 ) -> None:
-    """Print what a job has printed."""
-    from mlaas.platform.jobs import read_logs
+    """Print what a workload or a job has printed."""
+    if not job_id.startswith(_RAY_JOB_PREFIX):
+        with connect(url=url, key=key) as client:
+            if _is_workload(client, job_id):
+                if not follow:
+                    _print_log(client, job_id, attempt=attempt, rank=rank, tail=tail)
+                elif not follow_workload(client, job_id):
+                    raise typer.Exit(1)
+                return
+    _print_job(job_id, follow=follow)
 
-    if follow:
-        _follow(job_id)
-    else:
-        sys.stdout.write(read_logs(load_settings(), job_id))
+
+def submit_job(script: Path, arguments: Sequence[str], *, working_dir: Path, wait: bool = True) -> None:
+    """Run a script by Ray's job API and follow its output; exit with 1 when it fails."""
+    from mlaas.cli.output import console
+    from mlaas.platform.jobs import submit
+
+    job_id = submit(load_settings(), script, arguments, working_dir=working_dir.absolute())
+    console.print(f"job {job_id}")
+    if wait:
+        _follow_job(job_id)
 
 
-def _follow(job_id: str) -> None:
+def _follow_job(job_id: str) -> None:
     from mlaas.cli.output import console
     from mlaas.platform.jobs import follow
 
@@ -73,3 +80,51 @@ def _follow(job_id: str) -> None:
     if job.status != "SUCCEEDED":
         console.print(f"job {job_id} {job.status}: {job.message}", markup=False, style="red")
         raise typer.Exit(1)
+
+
+def follow_workload(client: ControlPlane, workload_id: str) -> bool:
+    """Print what a workload prints until it has ended, and beside it why it waits; return whether it has succeeded."""
+    from mlaas.api.following import follow
+    from mlaas.cli.output import console, errors
+    from mlaas.cli.workload_text import headline
+
+    def tell(record: dict[str, Any]) -> None:
+        errors.print(headline(record))
+
+    try:
+        record = follow(client, workload_id, write=_write, tell=tell)
+    except KeyboardInterrupt:
+        console.print(f"\nit goes on; `mlaas logs -f {workload_id}` follows it again, `mlaas cancel` ends it")
+        raise typer.Exit(130) from None
+    return bool(record["state"] == "succeeded")
+
+
+def _print_log(client: ControlPlane, workload_id: str, *, attempt: int, rank: int, tail: int) -> None:
+    """Print what there is of one attempt's log."""
+    piece = client.read_log(workload_id, attempt=attempt, rank=rank, num_lines=tail)
+    while piece.text:
+        _write(piece.text)
+        piece = client.read_log(workload_id, attempt=piece.attempt, rank=rank, offset=piece.next_offset)
+
+
+def _print_job(job_id: str, *, follow: bool) -> None:
+    from mlaas.platform.jobs import read_logs
+
+    if follow:
+        _follow_job(job_id)
+    else:
+        sys.stdout.write(read_logs(load_settings(), job_id))
+
+
+def _write(text: bytes) -> None:
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()
+
+
+def _is_workload(client: ControlPlane, job_id: str) -> bool:
+    """Return whether the scheduler knows an id; Ray's job API may know those that it does not."""
+    try:
+        client.get(job_id)
+    except NotFound:
+        return False
+    return True

@@ -10,7 +10,25 @@ import sys
 
 import typer
 
-from mlaas.cli import batches, bench_models, chat, demo, gateway, instance, jobs, keys, models, route, simulate, usage
+from mlaas.cli import (
+    batches,
+    bench_models,
+    chat,
+    demo,
+    gateway,
+    instance,
+    jobs,
+    keys,
+    models,
+    queues,
+    route,
+    simulate,
+    submit,
+    top,
+    usage,
+    workloads,
+)
+from mlaas.cli.workload_flags import RestCommand
 from mlaas.errors import MlaasError
 
 app = typer.Typer(
@@ -25,9 +43,16 @@ app.command()(instance.down)
 app.command()(gateway.gateway)
 app.command()(instance.status)
 app.command()(instance.doctor)
-app.command(context_settings={"ignore_unknown_options": True})(jobs.submit)
-app.command(name="jobs")(jobs.list_jobs)
+app.command(cls=RestCommand, context_settings={"ignore_unknown_options": True})(submit.submit)
+app.command()(workloads.plan)
+app.command()(workloads.queue)
+app.command()(workloads.explain)
+app.command()(workloads.events)
+app.command()(workloads.cancel)
 app.command()(jobs.logs)
+app.command()(top.top)
+app.command()(queues.apply)
+app.command(name="jobs")(jobs.list_jobs)
 app.command(name="models")(models.list_models)
 app.command()(models.deploy)
 app.command()(models.undeploy)

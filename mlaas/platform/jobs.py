@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -13,8 +12,9 @@ from typing import Any
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
-from mlaas.errors import ConfigError, NotFound, PlatformError
+from mlaas.errors import NotFound, PlatformError
 from mlaas.platform.head import token_header
+from mlaas.platform.scripts import module_of
 from mlaas.settings import Settings
 from mlaas.store.engine import open_store
 from mlaas.store.jobs import Job, JobRepository
@@ -35,7 +35,7 @@ def submit(settings: Settings, script: Path, arguments: Sequence[str], *, workin
         ConfigError: the script does not exist, or lies outside the working directory.
         PlatformError: the cluster does not answer, or refuses the job.
     """
-    entrypoint = shlex.join(["python", "-m", _module(script, working_dir=working_dir), *arguments])
+    entrypoint = shlex.join(["python", "-m", module_of(script, working_dir=working_dir), *arguments])
     client = _client(settings)
     try:
         job_id = client.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(working_dir)})
@@ -116,20 +116,6 @@ def _lost(job: Job) -> Job:
         submitted_at=job.submitted_at,
         finished_at=datetime.now(UTC),
     )
-
-
-def _module(script: Path, *, working_dir: Path) -> str:
-    path = (working_dir / script).resolve()
-    if not path.is_file():
-        raise ConfigError("no_script", f"{script} does not exist below {working_dir}")
-    if not path.is_relative_to(working_dir.resolve()):
-        raise ConfigError("script_outside", f"{script} lies outside {working_dir}, the folder that is uploaded")
-    parts = path.relative_to(working_dir.resolve()).with_suffix("").parts
-    if path.suffix != ".py" or not all(re.fullmatch(r"[A-Za-z_]\w*", part) for part in parts):
-        raise ConfigError(
-            "not_a_module", f"{script} is not a Python module: its path must be of .py names, as in a/b.py"
-        )
-    return ".".join(parts)
 
 
 def _require(client: JobSubmissionClient, job_id: str) -> None:

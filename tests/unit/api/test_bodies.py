@@ -7,53 +7,64 @@ import json
 import pytest
 
 from mlaas.api.bodies import (
-    MAX_SPECS,
+    MAX_WORKLOADS,
     MAX_YAML_BYTES,
     check_parameters,
-    parse_document,
     parse_number,
-    parse_spec_list,
     parse_switch,
+    parse_workloads,
 )
 from mlaas.errors import InvalidRequest, MlaasError
 
 
 def test_json_and_yaml_say_the_same():
-    fields = {"name": "a", "gang": {"workers": "2..8", "gpus": 0.5}, "preemptible": False}
-    text = "name: a\ngang: {workers: 2..8, gpus: 0.5}\npreemptible: false\n"
-    assert parse_document(json.dumps(fields).encode()) == parse_document(text.encode()) == fields
+    fields = {"name": "a", "workers": "2..8", "gpus": 0.5, "preemptible": False, "estimate": "2h"}
+    text = "name: a\nworkers: 2..8\ngpus: 0.5\npreemptible: false\nestimate: 2h\n"
+    assert parse_workloads(json.dumps(fields).encode()) == parse_workloads(text.encode())
 
 
 def test_one_workload_is_a_list_of_one():
-    assert parse_spec_list(b"{name: a}") == parse_spec_list(b"- name: a") == [{"name": "a"}]
+    [spec] = parse_workloads(b"{name: a}")
+    assert parse_workloads(b"- name: a") == parse_workloads(b'[{"name": "a"}]') == (spec,)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"3", b"just text", b"[1]", b"{name: a}\n---\n{name: b}", b"a: *b", b"\xff"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"3", b"just text", b"[1]", b"null", b"a: *b", b"\xff", b"a: \x00", b"\xef\xbb\xbf", b"{name: a"],
+)
 def test_what_is_no_workload_is_refused(body: bytes):
-    with pytest.raises(InvalidRequest):
-        parse_spec_list(body)
+    with pytest.raises(MlaasError) as refused:
+        parse_workloads(body)
+    assert refused.value.status == 400
 
 
 def test_nesting_without_end_is_refused_and_ends_nothing():
     with pytest.raises(InvalidRequest, match="recursion"):
-        parse_document(b"{a: " * 4000 + b"}" * 4000)
+        parse_workloads(b"{a: " * 4000 + b"}" * 4000)
 
 
 def test_a_tag_makes_no_python_object():
-    with pytest.raises(InvalidRequest):
-        parse_document(b"!!python/object/apply:os.getcwd []")
+    with pytest.raises(MlaasError, match="constructor"):
+        parse_workloads(b"!!python/object/apply:os.getcwd []")
 
 
 def test_long_json_is_read_and_long_yaml_is_not():
     rows = [{"name": "x" * 100}] * (MAX_YAML_BYTES // 100)
-    assert parse_document(json.dumps(rows).encode()) == rows
+    assert len(parse_workloads(json.dumps(rows).encode())) == len(rows)
     with pytest.raises(InvalidRequest, match="as YAML"):
-        parse_document(b"name: " + b"x" * MAX_YAML_BYTES)
+        parse_workloads(b"name: " + b"x" * MAX_YAML_BYTES)
+
+
+def test_an_unknown_field_is_refused_with_its_place_and_the_nearest_that_there_is():
+    with pytest.raises(MlaasError, match=r"workload 2.*'worker', did you mean 'workers'"):
+        parse_workloads(b'[{"name": "a"}, {"worker": 2}]')
+    with pytest.raises(MlaasError, match=r"body:2: .*'worker', did you mean 'workers'"):
+        parse_workloads(b"name: a\nworker: 2")
 
 
 def test_more_workloads_than_one_request_takes_are_refused_with_the_way_out():
     with pytest.raises(InvalidRequest, match="`array`"):
-        parse_spec_list(json.dumps([{}] * (MAX_SPECS + 1)).encode())
+        parse_workloads(json.dumps([{}] * (MAX_WORKLOADS + 1)).encode())
 
 
 @pytest.mark.parametrize("text", ["-1", "0", "101", "1.5", "x", "", "١", "1" * 30])

@@ -1,0 +1,50 @@
+"""What the scheduler says, as callers see it. Times are in ISO 8601 once written as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlaas.scheduler.explain import Explanation
+    from mlaas.scheduler.plan import Plan
+    from mlaas.store.workloads import WorkloadEvent, WorkloadRecord
+
+
+def encode_workload(record: WorkloadRecord) -> dict[str, Any]:
+    """Return a workload as callers see it; times are in ISO 8601."""
+    return {
+        "id": record.id,
+        "tenant": record.tenant,
+        "name": record.name,
+        "kind": record.kind,
+        "queue": record.queue,
+        "priority": record.priority,
+        "state": record.state,
+        "reason": record.reason,
+        "submitted_at": record.submitted_at,
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
+        "not_before_at": record.not_before_at,
+        "yield_by_at": record.yield_by_at,
+        "attempt": record.attempt,
+        "num_failures": record.num_failures,
+        "num_preemptions": record.num_preemptions,
+        "attained_s": record.attained_s,
+        "placement": record.placement,
+        "holder": record.holder,
+        "exit_code": record.exit_code,
+        "parent_id": record.parent_id,
+        "array_index": record.array_index,
+        "spec": record.spec,
+    }
+
+
+def encode_event(event: WorkloadEvent) -> dict[str, Any]:
+    """Return something that happened to a workload as callers see it."""
+    return {"number": event.number, "at": event.at, "kind": event.kind, "text": event.text, "detail": event.detail}
+
+
+def encode_told(told: Explanation | Plan) -> dict[str, Any]:
+    """Return what the scheduler tells about a workload: as `lines` for people, and field by field for programs."""
+    return {"lines": told.lines(), **{field.name: getattr(told, field.name) for field in fields(told)}}

@@ -1,0 +1,79 @@
+"""Workloads as people read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from rich.text import Text
+
+from mlaas.scheduler.wording import amount, duration
+
+_STYLES: Final = {
+    "pending": "yellow",
+    "starting": "cyan",
+    "running": "green",
+    "yielding": "magenta",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "dim",
+}
+_NODE_ID: Final = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{48}\b")
+_STRESSED: Final = ("waits:", "should start", "what would start it now:", "would be refused:")
+"""Beginnings of the lines that answer what people ask first."""
+
+
+def state_text(state: str) -> Text:
+    """Return a state in its colour."""
+    return Text(state, style=_STYLES.get(state, ""))
+
+
+def shortened(text: str) -> str:
+    """Return a text with Ray's node ids cut to their first eight digits."""
+    return _NODE_ID.sub(r"\1", text)
+
+
+def headline(workload: Mapping[str, Any]) -> Text:
+    """Return a workload and why it is in its state, on one line."""
+    name = f" {workload['name']}" if workload["name"] else ""
+    why = f": {shortened(workload['reason'])}" if workload["reason"] else ""
+    return Text.assemble((workload["id"], "bold"), name, " is ", state_text(workload["state"]), why)
+
+
+def lines_text(lines: Sequence[str], *, state: str = "") -> Text:
+    """Return what the scheduler says of a workload: the first line as its heading, the others below it."""
+    head, *others = (shortened(line) for line in lines)
+    text = Text(head, style="bold")
+    if state:
+        text.highlight_words([f" {state}"], style=_STYLES.get(state, ""))
+    for line in others:
+        text.append(f"\n  {line}", style="yellow" if line.startswith(_STRESSED) else "not bold")
+    return text
+
+
+def row_of(workload: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
+    """Return a workload as a line of a table."""
+    since = workload["ended_at"] or workload["started_at"] or workload["submitted_at"]
+    if workload["state"] == "pending":
+        since = workload["submitted_at"]
+    return {
+        "id": workload["id"],
+        "name": workload["name"],
+        "state": state_text(workload["state"]),
+        "for": duration((now - datetime.fromisoformat(since)).total_seconds()),
+        "tenant": workload["tenant"],
+        "queue": workload["queue"],
+        "priority": str(workload["spec"]["priority"]),
+        "gang": gang_text(workload["spec"]),
+        "why": Text(shortened(workload["reason"]), style="dim"),
+    }
+
+
+def gang_text(spec: Mapping[str, Any]) -> str:
+    """Return the size of a gang, such as `2..8 x 1 GPU`."""
+    worker = [("GPU", spec.get("gpus")), ("CPU", spec.get("cpus")), *spec.get("resources", {}).items()]
+    needs = [amount(name, float(value)) for name, value in worker if value]
+    shown = needs[0] if needs else "-"
+    return shown if spec["workers"] == 1 else f"{spec['workers']} x {shown}"
