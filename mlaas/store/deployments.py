@@ -22,7 +22,7 @@ class Deployment:
     """One registered model version, to be served under a name.
 
     Raises:
-        ConfigError: the name is not a DNS label, or version or replicas is less than 1.
+        ConfigError: the name is not a DNS label, version or replicas is less than 1, or a bound cannot be.
     """
 
     name: str
@@ -32,8 +32,14 @@ class Deployment:
     version: int
     """Version of the registered model, from 1."""
     replicas: int
-    """Engines that serve it at the same time, from 1."""
+    """Engines that serve it at the same time, from 1; of one that shares the cluster, the fewest."""
     created_at: datetime
+    max_replicas: int | None = None
+    """The most engines, as its load asks; None: always `replicas`."""
+    ttft_slo_s: float | None = None
+    """95th percentile of the time to the first token that callers are owed; more engines start when it is broken."""
+    queue: str | None = None
+    """Queue of the scheduler whose quota its engines use; None: the default one."""
 
     def __post_init__(self) -> None:
         if not _DNS_LABEL.fullmatch(self.name):
@@ -43,6 +49,24 @@ class Deployment:
             if value < 1:
                 message = f"{field}={value} of deployment {self.name!r} is too small; give 1 or more"
                 raise ConfigError(f"bad_{field}", message)
+        self._check_share()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its engines come and go with its load, on machines that training uses as well."""
+        return self.max_replicas is not None
+
+    def _check_share(self) -> None:
+        if self.max_replicas is None:
+            if self.ttft_slo_s is not None or self.queue is not None:
+                message = f"deployment {self.name!r} has a fixed number of replicas; give the most it may have as well"
+                raise ConfigError("bad_max_replicas", message)
+        elif self.max_replicas < self.replicas:
+            message = f"max_replicas={self.max_replicas} of deployment {self.name!r} is below its {self.replicas}"
+            raise ConfigError("bad_max_replicas", message)
+        if self.ttft_slo_s is not None and not 0 < self.ttft_slo_s < float("inf"):
+            message = f"ttft_slo_s={self.ttft_slo_s} of deployment {self.name!r} is not a finite number above 0"
+            raise ConfigError("bad_ttft_slo_s", message)
 
 
 class DeploymentRepository:

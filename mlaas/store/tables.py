@@ -116,6 +116,9 @@ deployments = Table(
     Column("version", Integer, nullable=False),
     Column("replicas", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("max_replicas", Integer),
+    Column("ttft_slo_s", Double),
+    Column("queue", Text),
 )
 
 jobs = Table(

@@ -18,6 +18,13 @@ def test_a_stored_deployment_comes_back_equal(store: Engine) -> None:
     assert repository.get("tiny-python") == TINY
 
 
+def test_a_share_of_the_cluster_comes_back_equal(store: Engine) -> None:
+    repository = DeploymentRepository(store)
+    shared = replace(TINY, max_replicas=4, ttft_slo_s=0.5, queue="production")
+    repository.put(shared)
+    assert repository.get("tiny-python") == shared
+
+
 def test_putting_a_name_again_replaces_it(store: Engine) -> None:
     repository = DeploymentRepository(store)
     scaled = replace(TINY, version=4, replicas=2, created_at=datetime(2026, 7, 2, tzinfo=UTC))

@@ -32,3 +32,12 @@ def test_a_deployment_without_replicas_is_refused(replicas: int) -> None:
 def test_versions_start_at_one() -> None:
     with pytest.raises(ConfigError, match="version=0 of deployment 'a'"):
         Deployment(name="a", model="m", version=0, replicas=1, created_at=NOON)
+
+
+@pytest.mark.parametrize(
+    "share",
+    [{"max_replicas": 1}, {"ttft_slo_s": 1.0}, {"queue": "production"}, {"max_replicas": 4, "ttft_slo_s": 0.0}],
+)
+def test_a_share_that_cannot_be_is_refused(share):
+    with pytest.raises(ConfigError, match="'a'"):
+        Deployment(name="a", model="m", version=1, replicas=2, created_at=NOON, **share)
