@@ -86,6 +86,24 @@ def test_dependencies_on_itself_and_on_nothing_are_refused() -> None:
         check_dependencies({"a": ["ghost"]})
 
 
+def test_circles_through_what_exists_are_found_from_the_new_one() -> None:
+    links = {"new": ["array"], "array": ["array-0", "array-1"], "array-0": [], "array-1": ["old"], "old": ["new"]}
+    with pytest.raises(AdmissionError, match="new -> array -> array-1 -> old -> new"):
+        check_dependencies(links, of=["new"])
+    check_dependencies(links, of=["array-0"])
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_dependency_that_has_not_succeeded_is_refused(state: str) -> None:
+    with pytest.raises(AdmissionError, match=f"new depends on old, which has {state}; submit that again") as refused:
+        check_dependencies({"new": ["old"]}, ended={"old": state})
+    assert refused.value.code == "dependency_failed"
+
+
+def test_a_dependency_that_has_succeeded_passes_whatever_it_waited_for() -> None:
+    check_dependencies({"new": ["old"], "old": ["ghost"]}, of=["new"], ended={"old": "succeeded"})
+
+
 def test_a_long_chain_and_a_diamond_pass() -> None:
     check_dependencies({str(n): [str(n + 1)] for n in range(5_000)} | {"5000": []})
     check_dependencies({"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": []})
