@@ -18,10 +18,11 @@ import numpy as np
 
 from mlaas.scheduler.backfill import Held, Reservation, reserve
 from mlaas.scheduler.elastic import grow
-from mlaas.scheduler.ordering import Blocked, borrowed, usage_by_leaf
+from mlaas.scheduler.moving import MOST_COST, Tenants, Way, make_way
+from mlaas.scheduler.ordering import Blocked, borrowed, entitled_pending, usage_by_leaf
 from mlaas.scheduler.placement import find_nodes
 from mlaas.scheduler.preemption import Claim, Room, make_room, preference
-from mlaas.scheduler.types import Decision, Place, Placement, Preempt, Reserve, Shrink, Wait, WaitCode
+from mlaas.scheduler.types import Decision, Move, Place, Placement, Preempt, Reserve, Shrink, Wait, WaitCode
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Allocation, Bools, CompiledGang, Free, Ints
@@ -65,6 +66,7 @@ class _Cycle:
         self.is_limited = snapshot.queues.is_limited
         self.head: int | None = None
         self.reservation: Reservation | None = None
+        self.in_the_way: Bools | None = None
         self.actions: list[Action] = []
         self.blocked: list[Wait] = []
         self.gone: set[int] = set()
@@ -133,7 +135,7 @@ class _Cycle:
         gangs = self.snapshot.cluster.gangs
         may = np.zeros(len(gangs), dtype=bool)
         for number in np.flatnonzero(np.bincount(self.gang, minlength=len(gangs))):
-            may[number] = _may_fit(self.free, gangs[number])
+            may[number] = _may_fit(self.free, gangs[number], by_moving=self.policy.moves)
         candidate = may[self.gang]
         if not candidate.all() and self.yielders is not None:
             candidate |= self.ranks > self.yielders.floor
@@ -169,6 +171,11 @@ class _Cycle:
             if room is not None:
                 self._yield_and_place(row, gang, room)
                 return True
+        if within_quota and self.yielders is not None and self.policy.moves and self.rooms < MOST_ROOMS:
+            way = self.yielders.way_for(self, row, gang, workers)
+            if way is not None:
+                self._move_and_place(row, gang, way)
+                return True
         self._stay(row, within_quota=within_quota)
         return False
 
@@ -185,22 +192,26 @@ class _Cycle:
         return self.reservation.spare if self.reservation is not None and self.outlasts(row) else self.free
 
     def outlasts(self, row: int) -> bool:
-        """Whether a waiting workload is expected to run into the reservation."""
-        return self.reservation is not None and self.snapshot.now_s + self.runtime_s[row] > self.reservation.start_s
+        """Whether a waiting workload, once started, would stand in the way when the reservation begins."""
+        return self.in_the_way is not None and bool(self.in_the_way[row])
 
     def _place(
         self, row: int, gang: CompiledGang, nodes: list[tuple[int, int]], reason: str, *, after: tuple[str, ...] = ()
     ) -> None:
         allocation = self.cells_for(row).allocate(gang, nodes)
-        self.free.take(allocation)
-        if self.reservation is not None:
-            self.reservation.spare.narrow(self.free, allocation)
+        self._hold(allocation, self.snapshot.now_s + float(self.runtime_s[row]))
         if self.is_limited:
             workers = sum(count for _, count in nodes)
             self.usage.charge(int(self.queue[row]), workers * gang.demand)
-        self.placed.append((allocation, self.snapshot.now_s + float(self.runtime_s[row])))
         placement = self.snapshot.cluster.placement(allocation)
         self.actions.append(Place(self.snapshot.pending.ids[row], placement, reason, after))
+
+    def _hold(self, allocation: Allocation, end_s: float) -> None:
+        """Take cells in this plan until they are expected to be free again."""
+        self.free.take(allocation)
+        if self.reservation is not None:
+            self.reservation.spare.narrow(self.free, allocation)
+        self.placed.append((allocation, end_s))
 
     def _yield_and_place(self, row: int, gang: CompiledGang, room: Room) -> None:
         self.rooms += 1
@@ -219,14 +230,29 @@ class _Cycle:
         after = tuple(running.ids[victim] for victim in (*room.shrunk, *room.yielding))
         self._place(row, gang, list(room.nodes), f"takes the place of {', '.join(after)}", after=after)
 
+    def _move_and_place(self, row: int, gang: CompiledGang, way: Way) -> None:
+        self.rooms += 1
+        running, cluster = self.snapshot.running, self.snapshot.cluster
+        workload_id = self.snapshot.pending.ids[row]
+        for moved, allocation in way.moves:
+            reason = f"goes on elsewhere, so that {workload_id} fits"
+            self.actions.append(Move(running.ids[moved], cluster.placement(allocation), workload_id, reason))
+            self._give_back(moved, keep_workers=0, refund=False)
+        for moved, allocation in way.moves:
+            self._hold(allocation, self.ends_s[moved] + running.floats_of("restart_s")[moved])
+        moved_ids = [running.ids[moved] for moved, _ in way.moves]
+        self.gone |= {moved for moved, _ in way.moves}
+        reason = f"fits once {', '.join(moved_ids)} have moved"
+        self._place(row, gang, list(way.nodes), reason, after=tuple(moved_ids))
+
     def _why(self, row: int, victim: int) -> str:
         assert self.yielders is not None
         standing = "stands on borrowed capacity" if self.yielders.borrowed[victim] else "is in the same queue"
         rank, other = self.ranks[row], self.yielders.ranks[victim]
         return f"{standing} and ranks {other:.2f}, below {self.snapshot.pending.ids[row]} with {rank:.2f}"
 
-    def _give_back(self, victim: int, *, keep_workers: int) -> None:
-        """Free a running gang's cells and quota.
+    def _give_back(self, victim: int, *, keep_workers: int, refund: bool = True) -> None:
+        """Free a running gang's cells, and its quota where it does not go on.
 
         Its cells are spare beside the reservation only if the reservation did not count on them.
         """
@@ -235,7 +261,7 @@ class _Cycle:
         self.free.give(allocation, keep_workers=keep_workers)
         if self.reservation is not None and self.ends_s[victim] > self.reservation.start_s:
             self.reservation.spare.give(allocation, keep_workers=keep_workers)
-        if self.is_limited:
+        if self.is_limited and refund:
             gang = self.snapshot.cluster.gangs[running.ints_of("gang")[victim]]
             given = int(running.ints_of("workers")[victim]) - keep_workers
             self.usage.charge(int(running.ints_of("queue")[victim]), -given * gang.demand)
@@ -269,10 +295,24 @@ class _Cycle:
             return
         start_s = max(found.start_s, self.snapshot.now_s)
         self.reservation = replace(found, start_s=start_s)
+        ends_before = self.snapshot.now_s + self.runtime_s <= start_s
+        self.in_the_way = ~(ends_before | self._cedes(self.head, start_s))
         names = self.snapshot.cluster.nodes
         placement = Placement(tuple((names[node].name, count) for node, count in found.nodes))
         reason = f"first in line: what starts now leaves this to it, in {start_s - self.snapshot.now_s:.0f} s"
         self.actions.append(Reserve(self.snapshot.pending.ids[self.head], start_s, placement, reason))
+
+    def _cedes(self, head: int, start_s: float) -> Bools:
+        """Waiting workloads that the head could make yield by then, so that they may run on its cells until then."""
+        pending, queue = self.snapshot.pending, int(self.queue[head])
+        if self.policy.margin is None:
+            return np.zeros(len(pending), dtype=bool)
+        cedes = (self.ranks + self.policy.margin < self.ranks[head]) & (pending.ints_of("preemptible") == 1)
+        cedes &= pending.ints_of("priority") <= pending.ints_of("priority")[head]
+        cedes &= self.snapshot.now_s + pending.floats_of("min_runtime_s") <= start_s
+        if self.is_limited:
+            cedes &= (self.queue == queue) | ~entitled_pending(self.snapshot)
+        return cedes
 
     @cached_property
     def ends_s(self) -> Floats:
@@ -300,9 +340,8 @@ class _Cycle:
         same: Bools = (self.gang[rest] == self.gang[row]) & (
             (self.queue[rest] == self.queue[row]) | (not self.is_limited)
         )
-        if self.reservation is not None:
-            passes = self.snapshot.now_s + self.runtime_s <= self.reservation.start_s
-            same &= passes[rest] <= passes[row]
+        if self.in_the_way is not None:
+            same &= self.in_the_way[rest] >= self.in_the_way[row]
         return same
 
     def _gang(self, row: int) -> CompiledGang:
@@ -344,6 +383,26 @@ class _Yielders:
             order=self.order, needs=self.needs, min_workers=self.min_workers,
         )  # fmt: skip
 
+    def way_for(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Way | None:
+        """Return the moves to other nodes that let a waiting workload start on idle capacity."""
+        running, pending = self.snapshot.running, self.snapshot.pending
+        movable = self.askable & (running.ints_of("priority") <= pending.ints_of("priority")[row])
+        cost = running.floats_of("restart_s") * running.floats_of("share")
+        if cycle.gone:
+            movable[list(cycle.gone)] = False
+        if cycle.outlasts(row) and cycle.reservation is not None:
+            movable &= cycle.ends_s > cycle.reservation.start_s
+        return make_way(
+            cycle.cells_for(row), gang, running, workers=workers, gangs=self.snapshot.cluster.gangs,
+            tenants=self.tenants, movable=movable, cost=cost,
+            budget=MOST_COST * float(cycle.runtime_s[row] * pending.floats_of("share")[row]),
+        )  # fmt: skip
+
+    @cached_property
+    def tenants(self) -> Tenants:
+        """Where running gangs lie."""
+        return Tenants(self.snapshot.running, width=self.snapshot.cluster.cells.shape[1])
+
     def _eligible(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Bools:
         running, pending = cycle.snapshot.running, cycle.snapshot.pending
         below = self.ranks + self.margin < cycle.ranks[row]
@@ -371,11 +430,12 @@ class _Yielders:
         return np.array([snapshot.cluster.gangs[gang].demand * int(size) for gang, size in sizes])
 
 
-def _may_fit(free: Free, gang: CompiledGang) -> bool:
+def _may_fit(free: Free, gang: CompiledGang, *, by_moving: bool) -> bool:
     """Whether a gang could fit, by its GPUs alone: cheap, and never wrong when it says no."""
     if not gang.devices:
         return True
-    return gang.devices <= free.whole.max() and gang.devices * gang.gang.min_workers <= free.whole.sum()
+    fits_a_node = by_moving or gang.devices <= free.whole.max()
+    return bool(fits_a_node and gang.devices * gang.gang.min_workers <= free.whole.sum())
 
 
 def _first_workers(placement: Placement, count: int) -> Placement:

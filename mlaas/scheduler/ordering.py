@@ -52,6 +52,10 @@ class SchedulingPolicy(Protocol):
     def margin(self) -> float | None:
         """How far a waiting workload must rank above a running one to make it yield; None = it never does."""
 
+    @property
+    def moves(self) -> bool:
+        """Whether running gangs are moved to other nodes when that lets a waiting one start on idle capacity."""
+
     def pending_ranks(self, snapshot: Snapshot) -> Floats:
         """Return the rank of each waiting row, higher first."""
 
@@ -76,6 +80,7 @@ class _Stated(ABC):
 
     blocked = Blocked.RESERVE
     margin: float | None = None
+    moves = False
 
     @abstractmethod
     def pending_ranks(self, snapshot: Snapshot) -> Floats:
@@ -221,6 +226,7 @@ class MlaasPolicy:
     name = "mlaas"
     blocked = Blocked.RESERVE
     margin: float | None = math.log(1.5)
+    moves = True
 
     aging_s = 30 * 86_400.0
     aging_stretch = 10.0

@@ -170,7 +170,7 @@ def _values(
 class PendingTable(_Columns):
     """Workloads that wait. `workers` and the dominant `share` are of the gang's smallest size."""
 
-    floats = (*_Columns.floats, "rate", "remaining_s", "queued_s")
+    floats = (*_Columns.floats, "rate", "remaining_s", "queued_s", "min_runtime_s")
 
     def add(
         self, workload: Workload, *, sequence: int, gang: int, queue: int, share: float, belief: Belief, progress:
@@ -186,6 +186,7 @@ class PendingTable(_Columns):
         values["remaining_s"] = float(expected.remaining_s[0]) + progress.restart_owed_s
         values["restart_s"] = progress.restart_owed_s
         values["queued_s"] = now_s
+        values["min_runtime_s"] = min_runtime_s(workload)
         values["workers"] = workload.gang.min_workers
         self._append(workload, values)
 

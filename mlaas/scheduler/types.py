@@ -176,6 +176,16 @@ class Grow:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """Let a gang go on at its size on other nodes; `placement` is where."""
+
+    workload_id: str
+    placement: Placement
+    for_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reserve:
     """Hold capacity for the first workload that cannot start: from `start_s` on it is expected to fit there."""
 
@@ -209,7 +219,7 @@ class Wait:
     reason: str
 
 
-Action = Place | Preempt | Shrink | Grow | Reserve
+Action = Place | Preempt | Shrink | Grow | Move | Reserve
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from mlaas.scheduler.types import (
     Decision,
     Gang,
     Grow,
+    Move,
     Node,
     Place,
     Preempt,
@@ -108,7 +109,7 @@ def apply(ledger: Ledger, decision: Decision) -> None:
                 ledger.requeue(action.workload_id)
             case Place():
                 ledger.start(action.workload_id, action.placement)
-            case Shrink() | Grow():
+            case Shrink() | Grow() | Move():
                 ledger.resize(action.workload_id, action.placement)
 
 

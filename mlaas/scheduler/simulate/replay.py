@@ -14,7 +14,7 @@ from mlaas.scheduler.cluster import UNIT
 from mlaas.scheduler.cycle import decide
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.simulate.machines import gang_of, queues_for
-from mlaas.scheduler.types import Grow, Place, Preempt, Shrink, Workload
+from mlaas.scheduler.types import Grow, Move, Place, Preempt, Shrink, Workload
 from mlaas.scheduler.validation import check_workload
 
 if TYPE_CHECKING:
@@ -188,8 +188,9 @@ class _Replay:
                     index = self.index_of[action.workload_id]
                     self.backlog_gpus -= self.jobs[index].num_gpus
                     self._expect_end(index, self.ledger.start(action.workload_id, action.placement), speed=1.0)
-                case Shrink() | Grow():
+                case Shrink() | Grow() | Move():
                     index = self.index_of[action.workload_id]
+                    self.fates[index].preemptions += isinstance(action, Move)
                     progress = self.ledger.resize(action.workload_id, action.placement)
                     self._charge_restart(index, action.placement.num_workers)
                     workers = self.ledger.running.workloads[

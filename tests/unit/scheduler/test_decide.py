@@ -12,6 +12,7 @@ from mlaas.scheduler.tables import is_protected
 from mlaas.scheduler.types import (
     Gang,
     Grow,
+    Move,
     Node,
     Place,
     Preempt,
@@ -129,7 +130,7 @@ class Life(RuleBasedStateMachine):
                     self.ledger.requeue(action.workload_id)
                 case Place():
                     self.ledger.start(action.workload_id, action.placement)
-                case Shrink() | Grow():
+                case Shrink() | Grow() | Move():
                     self.ledger.resize(action.workload_id, action.placement)
                 case Reserve():
                     assert action.start_s >= self.ledger.now_s
@@ -142,14 +143,14 @@ class Life(RuleBasedStateMachine):
         started = {action.workload_id: action for action in actions if isinstance(action, Place)}
         assert len(started) == sum(isinstance(action, Place) for action in actions)
         for action in actions:
-            if isinstance(action, Preempt | Shrink):
+            if isinstance(action, Preempt | Shrink | Move):
                 row = running.row_of[action.workload_id]
                 victim, winner = running.workloads[row], pending.workloads[pending.row_of[action.for_id]]
                 assert action.workload_id in started[action.for_id].after
                 assert victim.priority <= winner.priority
                 if self.policy.name != "srsf-oracle":
                     assert not protected[row]
-                if isinstance(action, Preempt):
+                if isinstance(action, Preempt | Move):
                     assert victim.preemptible
 
     @invariant()

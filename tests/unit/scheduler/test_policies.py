@@ -12,6 +12,7 @@ from mlaas.scheduler.types import (
     Decision,
     Gang,
     Grow,
+    Move,
     Node,
     Place,
     Preempt,
@@ -51,7 +52,7 @@ def step(ledger: Ledger, policy: str = "mlaas", *, at_s: float | None = None) ->
                 ledger.start(action.workload_id, action.placement)
             case Preempt():
                 ledger.requeue(action.workload_id)
-            case Shrink() | Grow():
+            case Shrink() | Grow() | Move():
                 ledger.resize(action.workload_id, action.placement)
     return decision
 
