@@ -1,4 +1,4 @@
-"""Lets Prometheus reach every gateway replica: a port for each, announced in a file that Prometheus watches.
+"""Lets Prometheus reach every process: a port for each, announced in a file that Prometheus watches.
 
 Source: Prometheus' `file_sd_configs`, whose files hold a JSON list of `{"targets": [...], "labels": {...}}`.
 """
@@ -12,28 +12,40 @@ import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Protocol
 
-from mlaas.observability.metrics import CONTENT_TYPE, Metrics
+from mlaas.observability.metrics import CONTENT_TYPE
 
 _POLL_S = 0.1
 
 logger = logging.getLogger(__name__)
 
 
+class Rendered(Protocol):
+    """What can be served."""
+
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+
+
 class Exporter:
-    """Serves one replica's metrics on a port of its own, without a key: bind it where only operators reach it.
+    """Serves one process's metrics on a port of its own, without a key: bind it where only operators reach it.
 
     Args:
         metrics: what is served, at any path.
         folder: where the port is announced, in `<replica>.json`; shared by the replicas of a machine.
         replica: name of this process, unique in the folder.
         host: address to listen on, and that Prometheus is told.
+        job: what Prometheus calls processes of this kind.
     """
 
-    def __init__(self, metrics: Metrics, *, folder: Path, replica: str, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, metrics: Rendered, *, folder: Path, replica: str, host: str = "127.0.0.1", job: str = "mlaas-router"
+    ) -> None:
         self._metrics = metrics
         self._path = folder / f"{replica}.json"
         self._host = host
+        self._job = job
         self._server: ThreadingHTTPServer | None = None
         self._thread = Thread()
         self._fd = -1
@@ -69,7 +81,7 @@ class Exporter:
     def _announce(self, port: int) -> None:
         folder = self._path.parent
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        announced = [{"targets": [f"{self._host}:{port}"], "labels": {"job": "mlaas-router"}}]
+        announced = [{"targets": [f"{self._host}:{port}"], "labels": {"job": self._job}}]
         new = self._path.with_suffix(".new")
         # The lock dies with the process: a file that nobody holds is of no one.
         self._fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -90,7 +102,7 @@ def _remove_if_dead(path: Path) -> None:
         return
 
 
-def _handler(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
+def _handler(metrics: Rendered) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = metrics.render()

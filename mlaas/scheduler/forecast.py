@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 NUM_COURSES = 9
 """The truth lies between the first and the last of nine independent draws eight times in ten."""
-MOST_ROWS = 100_000
-"""Waiting and running rows that decisions of all courses may look at: about a second of one core."""
+MOST_ROWS = 60_000
+"""Waiting and running rows that decisions of all courses may look at: about half a second of one core."""
 MOST_CYCLES = 10
 """Cycles at one moment, each after room was made."""
 REVIEW_S = 300.0
-REVIEW_PART = 0.05
+REVIEW_PART = 0.25
 """While work waits, ranks move: a course looks again after `REVIEW_S`, or this part of the time it has covered."""
 FIXED_ROWS = 100
 """What a decision costs beyond its rows, in rows."""
