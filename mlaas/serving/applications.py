@@ -18,6 +18,11 @@ from mlaas.store.deployments import Deployment
 SERVE_DEPLOYMENT = "llm"
 """Name of the one Serve deployment in each application."""
 
+REPLICA_PREFIX = "replica-"
+"""Applications of this name are single replicas of deployments that share the cluster."""
+
+# Serve keeps what may stand behind HAProxy open for 30 s after its end; no request comes to replicas that way.
+_RUNTIME_ENV = {"env_vars": {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}}
 _OUR_ERROR = re.compile(r"mlaas\.errors\.\w+: (.+)")
 _SLOW_START = re.compile(r"to initialize\.|caused by a slow __init__")
 """What Serve says of each replica that takes more than 30 s to start, as an engine does."""
@@ -85,8 +90,47 @@ def application(deployment: Deployment) -> dict[str, Any]:
         "args": spec.model_dump(),
         # Not an argument: Serve restarts every replica when arguments change, and none when only their number does.
         "deployments": [{"name": SERVE_DEPLOYMENT, "num_replicas": deployment.replicas}],
-        # Serve keeps what may stand behind HAProxy open for 30 s after its end; no request comes to replicas that way.
-        "runtime_env": {"env_vars": {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}},
+        "runtime_env": _RUNTIME_ENV,
+    }
+
+
+def replica_application(
+    replica_id: str, *, name: str, version: int, node: str, resources: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return the application of one replica of a deployment that shares the cluster, pinned to the node booked for it.
+
+    Each such replica is an application, since Serve has one label selector for all replicas of a deployment, and
+    restarts all of them when it changes. Requests do not come through Serve, so nothing is lost by it.
+
+    Args:
+        replica_id: Of the booking.
+        name: Of the deployment, and of the registered model.
+        version: Of the model.
+        node: Ray's id of the node.
+        resources: What is booked there, by Ray's names.
+    """
+    spec = DeploymentSpec(name=name, model=name, version=version)
+    options = {
+        "num_cpus": resources.get("CPU", 0),
+        "num_gpus": resources.get("GPU", 0),
+        "label_selector": {"ray.io/node-id": node},
+    }
+    return {
+        "name": f"{REPLICA_PREFIX}{replica_id}",
+        "import_path": "serve_apps.llm:build",
+        "route_prefix": None,
+        "args": spec.model_dump(),
+        "deployments": [{"name": SERVE_DEPLOYMENT, "num_replicas": 1, "ray_actor_options": options}],
+        "runtime_env": _RUNTIME_ENV,
+    }
+
+
+def read_replicas(details: Mapping[str, Any]) -> dict[str, bool]:
+    """Return the replicas that are applications of their own, by id, and whether each one is up."""
+    return {
+        name.removeprefix(REPLICA_PREFIX): reported["status"] == "RUNNING"
+        for name, reported in details.get("applications", {}).items()
+        if name.startswith(REPLICA_PREFIX)
     }
 
 
@@ -97,6 +141,8 @@ def read_status(details: Mapping[str, Any], deployment: Deployment) -> Applicati
         details: what `ServeSubmissionClient.get_serve_details` returns.
         deployment: the deployment; tells how many replicas are wanted.
     """
+    if deployment.is_shared:
+        return _shared_status(details, deployment)
     reported = details.get("applications", {}).get(application_name(deployment))
     if reported is None:
         return _status(deployment, ApplicationState.ABSENT, reason="Ray Serve does not run it")
@@ -110,6 +156,30 @@ def read_status(details: Mapping[str, Any], deployment: Deployment) -> Applicati
         return _status(deployment, state, num_running=num_running)
     said = "\n".join(str(part["message"]) for part in (reported, *parts))
     return _status(deployment, state, num_running=num_running, reason=explain(said) or _count(states))
+
+
+def _shared_status(details: Mapping[str, Any], deployment: Deployment) -> ApplicationStatus:
+    """Return the state of a deployment whose replicas are applications of their own: it runs once its fewest do."""
+    own = [
+        reported
+        for name, reported in details.get("applications", {}).items()
+        if name.startswith(REPLICA_PREFIX) and _is_of(reported, deployment)
+    ]
+    states = [_STATES.get(reported["status"], ApplicationState.STARTING) for reported in own]
+    num_running = states.count(ApplicationState.RUNNING)
+    if num_running >= deployment.replicas:
+        return _status(deployment, ApplicationState.RUNNING, num_running=num_running)
+    if not own:
+        return _status(deployment, ApplicationState.ABSENT, reason="waits for machines; `mlaas queue` shows why")
+    has_failed = ApplicationState.FAILED in states
+    state = ApplicationState.FAILED if has_failed else ApplicationState.STARTING
+    said = "\n".join(str(part["message"]) for each in own for part in (each, *each["deployments"].values()))
+    return _status(deployment, state, num_running=num_running, reason=explain(said) or _count(states))
+
+
+def _is_of(reported: Mapping[str, Any], deployment: Deployment) -> bool:
+    args = (reported.get("deployed_app_config") or {}).get("args", {})
+    return (args.get("name"), args.get("version")) == (deployment.name, deployment.version)
 
 
 def explain(message: str) -> str:

@@ -22,6 +22,7 @@ class Demand:
         num_running: requests that engines work on.
         arrivals_per_s: requests for the model, those included that overflowed elsewhere.
         num_needed: replicas that would take all of it without a queue. 0: nobody asks.
+        ttft_p95_s: 95th percentile of the time to the first token, lately, at the slowest replica; None: not known.
     """
 
     model: str
@@ -30,6 +31,7 @@ class Demand:
     num_running: int
     arrivals_per_s: float
     num_needed: int
+    ttft_p95_s: float | None = None
 
 
 def demand(model: str, candidates: Sequence[Candidate], *, arrivals_per_s: float, per_replica: int) -> Demand:
@@ -62,4 +64,5 @@ def demand(model: str, candidates: Sequence[Candidate], *, arrivals_per_s: float
         num_running=running,
         arrivals_per_s=arrivals_per_s,
         num_needed=num_needed,
+        ttft_p95_s=max((each.pace.ttft_p95_s for each in live if each.pace is not None), default=None),
     )

@@ -13,7 +13,7 @@ from mlaas.scheduler.arbitration.ports import ReplicaLease
 from mlaas.scheduler.live.lifecycle import State
 from mlaas.scheduler.live.types import Outcome, Signal
 from mlaas.scheduler.requests.spec import WorkloadSpec
-from mlaas.scheduler.types import DEFAULT_QUEUE, Gang, Kind
+from mlaas.scheduler.types import Gang, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -87,9 +87,8 @@ class _Hold:
 class SchedulerLeases:
     """`ports.Leases` on the scheduler. A task for each replica waits for its machine, and then holds it."""
 
-    def __init__(self, verbs: Verbs, *, queue: str = DEFAULT_QUEUE) -> None:
+    def __init__(self, verbs: Verbs) -> None:
         self._verbs = verbs
-        self._queue = queue
         self._holds: dict[str, _Hold] = {}
 
     async def list(self) -> Sequence[ReplicaLease]:
@@ -116,7 +115,7 @@ class SchedulerLeases:
             gang=Gang(worker=share.worker),
             kind=Kind.SERVE,
             name=f"{share.name}-v{share.version}",
-            queue=self._queue,
+            queue=share.queue,
             priority_class=PRIORITY_CLASS,
             preemptible=not is_floor,
             min_runtime_s=0.0,

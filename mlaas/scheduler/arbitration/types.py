@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mlaas.errors import ConfigError
-from mlaas.scheduler.types import Resources
+from mlaas.scheduler.types import DEFAULT_QUEUE, Resources
 
 DEFAULT_HOLD_S = 60.0
 """How long less must do before replicas are given back: a burst that pauses for a minute finds them warm."""
@@ -27,6 +27,8 @@ class Share:
     """Version of the model; replicas of another one go once this one's floor is up."""
     worker: Resources
     """What each replica needs."""
+    queue: str = DEFAULT_QUEUE
+    """Whose quota its replicas use."""
     floor: int
     """Replicas that it keeps whatever the load."""
     ceiling: int

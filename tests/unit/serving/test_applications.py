@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -5,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.serve.schema import ServeDeploySchema
 
-from mlaas.serving.applications import ApplicationState, application, application_name, explain, read_status
+from mlaas.serving.applications import (
+    ApplicationState,
+    application,
+    application_name,
+    explain,
+    read_replicas,
+    read_status,
+    replica_application,
+)
 from mlaas.serving.types import DeploymentSpec
 from mlaas.store.deployments import Deployment
 
@@ -97,3 +106,46 @@ def test_any_message_is_explained_in_one_line(message):
 def test_a_wrong_argument_is_refused(args):
     with pytest.raises(ValueError, match=next(iter(args))):
         DeploymentSpec.model_validate({"name": "tiny", "model": "tiny", "version": 1} | args)
+
+
+SHARED = replace(deployment(), max_replicas=4, replicas=2)
+
+
+def shared_details(*states: str, version: int = 1) -> dict:
+    config = {"args": {"name": "tiny", "model": "tiny", "version": version}}
+    return {
+        "applications": {
+            f"replica-r{number}": {
+                "status": state, "message": "", "deployments": {}, "deployed_app_config": config,
+            }
+            for number, state in enumerate(states)
+        }
+    }  # fmt: skip
+
+
+def test_a_replica_on_a_booked_node_is_an_application_pinned_to_it():
+    written = replica_application("r1", name="tiny", version=3, node="ab12", resources={"CPU": 1.0, "GPU": 1.0})
+    (parsed,) = ServeDeploySchema.model_validate({"applications": [written]}).applications
+    (llm,) = parsed.deployments
+    assert llm.ray_actor_options.label_selector == {"ray.io/node-id": "ab12"}
+    assert (llm.ray_actor_options.num_cpus, llm.ray_actor_options.num_gpus) == (1, 1)
+    assert DeploymentSpec.model_validate(parsed.args) == DeploymentSpec(name="tiny", model="tiny", version=3)
+
+
+def test_a_shared_deployment_runs_once_its_fewest_replicas_do():
+    assert read_status(shared_details("RUNNING", "DEPLOYING", "RUNNING"), SHARED).is_running
+    status = read_status(shared_details("RUNNING", "DEPLOYING"), SHARED)
+    assert (status.state, status.num_running, status.num_wanted) == (ApplicationState.STARTING, 1, 2)
+    assert read_status(shared_details("DEPLOY_FAILED"), SHARED).has_failed
+
+
+def test_replicas_of_another_version_do_not_count():
+    status = read_status(shared_details("RUNNING", "RUNNING", version=2), SHARED)
+    assert (status.state, status.reason) == (ApplicationState.ABSENT, "waits for machines; `mlaas queue` shows why")
+
+
+def test_replicas_are_found_by_their_booking():
+    found = {
+        "applications": {**shared_details("RUNNING", "DEPLOYING")["applications"], "gateway": {"status": "RUNNING"}}
+    }
+    assert read_replicas(found) == {"r0": True, "r1": False}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mlaas.router.choice.demand import demand
@@ -34,6 +36,12 @@ def test_what_waits_here_and_in_engines_needs_places():
 
 def test_overflow_that_others_serve_still_needs_replicas_here():
     assert demand("m", [replica(0, 8, pace=PACE)], arrivals_per_s=10, per_replica=8).num_needed == 5
+
+
+def test_the_slowest_replica_tells_how_late_first_tokens_come():
+    slow = replace(PACE, ttft_p95_s=3.0)
+    assert demand("m", [replica(pace=PACE), replica(pace=slow)], arrivals_per_s=1, per_replica=8).ttft_p95_s == 3.0
+    assert demand("m", [replica()], arrivals_per_s=1, per_replica=8).ttft_p95_s is None
 
 
 def test_a_rate_is_right_from_the_first_seconds_and_fades():
