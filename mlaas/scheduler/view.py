@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.types import Placement
 
+MOST_WAITING = 1_000
+"""Waiting workloads that are named."""
 MOST_SHAPES = 64
 """Different gangs in the queue that fragmentation is measured for."""
 
@@ -66,6 +68,16 @@ class GangView:
     def progress(self) -> float:
         """Part of its work that is believed to be done."""
         return self.attained_s / max(self.attained_s + self.left_s, 1e-9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingView:
+    """A workload that waits."""
+
+    workload_id: str
+    tenant: str
+    position: int
+    """From 1, in the order in which the next decision looks at them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +137,8 @@ class ClusterView:
     nodes: tuple[NodeView, ...]
     gangs: tuple[GangView, ...]
     """The one that has run longest first."""
+    waiting: tuple[WaitingView, ...]
+    """The first `MOST_WAITING`, in order."""
     queues: tuple[QueueView, ...]
     tenants: tuple[TenantView, ...]
     fragmentation: Fragmentation
@@ -150,6 +164,7 @@ def view(snapshot: Snapshot, policy: SchedulingPolicy, *, yield_by_s: Mapping[st
     return ClusterView(
         nodes=_nodes(snapshot),
         gangs=gangs,
+        waiting=_waiting(snapshot, policy),
         queues=_queues(snapshot),
         tenants=_tenants(snapshot),
         fragmentation=_fragmentation(snapshot),
@@ -213,6 +228,15 @@ def _gangs(snapshot: Snapshot, left_s: Floats, yield_by_s: Mapping[str, float]) 
             )
         )
     return tuple(gangs)
+
+
+def _waiting(snapshot: Snapshot, policy: SchedulingPolicy) -> tuple[WaitingView, ...]:
+    pending = snapshot.pending
+    order = np.lexsort((pending.ints_of("sequence"), -policy.pending_ranks(snapshot)))[:MOST_WAITING]
+    return tuple(
+        WaitingView(workload_id=pending.workloads[row].id, tenant=pending.workloads[row].tenant, position=position)
+        for position, row in enumerate(order, start=1)
+    )
 
 
 def _queues(snapshot: Snapshot) -> tuple[QueueView, ...]:
