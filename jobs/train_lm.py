@@ -30,10 +30,13 @@ def main() -> int:
 def _train(recipe: Recipe) -> None:
     import ray
 
+    from mlaas.training.gang import own_gang
     from mlaas.training.service import train_and_register
 
     ray.init(logging_level="warning")
-    outcome = train_and_register(recipe, settings=load_settings(), say=lambda line: print(line, flush=True))
+    outcome = train_and_register(
+        recipe, settings=load_settings(), gangs=own_gang, say=lambda line: print(line, flush=True)
+    )
     ray.shutdown()  # what the cluster still has to say comes first, so that the outcome is the last line
     print(outcome.table())
     print(f"registered {outcome.model} version {outcome.version} as champion")

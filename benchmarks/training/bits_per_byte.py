@@ -12,9 +12,10 @@ from machine import describe_machine
 from mlaas.training.data import load_corpus
 from mlaas.training.evaluate import compress_bits
 from mlaas.training.folder import RunFolder, prepare_corpus
+from mlaas.training.gang import OwnGang
 from mlaas.training.progress import Progress, read_curve
 from mlaas.training.recipes import load_recipe
-from mlaas.training.run import train_on_cluster
+from mlaas.training.run import choose_device, train_on_cluster
 
 ROOT = Path(__file__).parents[2]
 RESULT = Path(__file__).parent / "results" / "bits_per_byte.json"
@@ -35,6 +36,8 @@ def main() -> None:
         model_bits = train_on_cluster(
             recipe=recipe,
             folder=folder,
+            device=choose_device(recipe),
+            gang=OwnGang(recipe.gang.workers),
             on_entry=lambda e: print(e.event.describe(), flush=True) if isinstance(e.event, Progress) else None,
         )
         last = read_curve(folder.progress)[-1]

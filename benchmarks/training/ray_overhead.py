@@ -63,12 +63,14 @@ def run_ray(recipe: Recipe, folder: RunFolder) -> None:
     """Run the workers under Ray Train, on a cluster that starts and ends with this call."""
     import ray
 
+    from mlaas.training.gang import OwnGang
     from mlaas.training.run import train_on_cluster
 
     os.environ.update(RAY_worker_niceness="0")  # As the platform starts Ray; by itself it runs workers at 15.
     ray.init(address="local", num_cpus=2 * recipe.gang.workers, log_to_driver=False, logging_level="error")
     try:
-        train_on_cluster(recipe=recipe, folder=folder, on_entry=lambda entry: None)
+        gang = OwnGang(recipe.gang.workers)
+        train_on_cluster(recipe=recipe, folder=folder, device="cpu", gang=gang, on_entry=lambda entry: None)
     finally:
         ray.shutdown()
 

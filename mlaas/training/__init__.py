@@ -8,6 +8,7 @@ there:
     progress.jsonl one line for each report of rank 0: the only source of console lines, MLflow metrics and charts
     model/         the exported model in Hugging Face layout, and measure.json with its cost in bits
     report/        charts and table
+    leave          what the driver asks of the workers: to stay, or to checkpoint and leave
     lock           held by the driver, so that one job at a time has the run
     result.json    written last: its presence means that the run is finished
 

@@ -36,6 +36,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def leave_request(self) -> Path:
+        """Whether the workers are to leave, as the driver says it to them."""
+        return self.path / "leave"
+
+    @property
     def progress(self) -> Path:
         """Progress, as `mlaas.training.progress` writes it."""
         return self.path / "progress.jsonl"

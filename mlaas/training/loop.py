@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.runtime.engine import DeepSpeedEngine
+from safetensors import SafetensorError
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
@@ -20,13 +24,13 @@ from mlaas.training.checkpoint import CheckpointStore
 from mlaas.training.data import PackedSequences
 from mlaas.training.progress import Progress
 from mlaas.training.recipes import Recipe, TrainRecipe
+from mlaas.training.state import load_shards, save_shard
 
-_TAG = "state"
+_POSITION = "position.json"
 _MAX_BUCKET = 500_000_000
 """Values that are sent at once, as DeepSpeed's own default; a small model needs no gigabyte of buffer."""
-_BYTES_PER_PARAMETER = 14
-"""Of a checkpoint: bfloat16 weight (2), float32 master weight (4) and two float32 moments (8). Source: ZeRO, section
-3.1."""
+_BYTES_PER_PARAMETER = 12
+"""Of a checkpoint at most: float32 weight (4) and two float32 moments (8). Source: ZeRO, section 3.1."""
 
 
 class Reporter(Protocol):
@@ -37,6 +41,9 @@ class Reporter(Protocol):
 
     def report(self, progress: Progress) -> None:
         """Note how far the run is."""
+
+    def leave(self, *, step: int) -> None:
+        """Note that the run has left after `step`, as it was asked to, and that a checkpoint holds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,39 +140,106 @@ def train(
     sequences: PackedSequences,
     checkpoints: CheckpointStore,
     reporter: Reporter,
-) -> None:
-    """Train to the last step, from the newest good checkpoint if there is one; every rank calls this.
+    is_asked_to_leave: Callable[[], bool],
+) -> bool:
+    """Train from the newest good checkpoint, if there is one, until the last step or a request; every rank calls this.
 
     Args:
         engine: a fresh engine; its model holds the trained weights afterwards.
         recipe: what to do.
         sequences: the training split.
-        checkpoints: where the run's checkpoints are.
+        checkpoints: where the run's checkpoints are, written by any number of workers.
         reporter: told of progress, on rank 0 only.
+        is_asked_to_leave: asked before each step, on rank 0 only.
+
+    Returns:
+        Whether the run has reached its end. False: it was asked to leave, and a checkpoint holds each step it did.
 
     Raises:
         CheckpointError: a checkpoint could not be written.
     """
-    plan, rank = recipe.train, dist.get_rank()
-    peaks = [group["lr"] for group in engine.optimizer.param_groups]
-    position = _resume(engine, checkpoints=checkpoints, steps=plan.steps)
-    if rank == 0:
-        reporter.resume(step=position.step)
-    clock, losses = _Clock(position.elapsed_s), []
-    while position.step < position.steps:
-        scale = learning_rate_scale(step=position.step, steps=position.steps, warmup_percent=plan.warmup_percent)
-        for group, peak in zip(engine.optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * scale
-        losses.append(_step(engine, sequences=sequences, batch=plan.sequences, step=position.step))
-        position = replace(position, step=position.step + 1)
-        if position.step % plan.log_every == 0 or position.step == position.steps:
-            progress = _gather(losses, clock=clock, position=position, recipe=recipe, learning_rate=peaks[0] * scale)
-            position = Position(step=progress.step, steps=progress.steps, elapsed_s=progress.elapsed_s)
-            losses.clear()
-            if rank == 0:
-                reporter.report(progress)
-        if position.step % recipe.checkpoint.every_steps == 0 or position.step == position.steps:
-            _save(engine, position=position, checkpoints=checkpoints)
+    run = _Run(engine, recipe=recipe, checkpoints=checkpoints, reporter=reporter)
+    control = dist.new_group(backend="gloo")
+    while not run.is_finished:
+        if _agree(is_asked_to_leave, group=control):
+            run.report()
+            run.save()
+            if dist.get_rank() == 0:
+                reporter.leave(step=run.position.step)
+            return False
+        run.step(sequences)
+        if run.position.step % recipe.train.log_every == 0 or run.is_finished:
+            run.report()
+        if run.position.step % recipe.checkpoint.every_steps == 0 or run.is_finished:
+            run.save()
+    return True
+
+
+def _agree(is_asked: Callable[[], bool], *, group: dist.ProcessGroup) -> bool:
+    """Return on all ranks what rank 0 is asked, so that they leave after the same step.
+
+    One byte over gloo, also where gradients go over NCCL: what the GPU has under way is not waited for.
+    """
+    flag = torch.tensor([dist.get_rank() == 0 and is_asked()])
+    dist.broadcast(flag, src=0, group=group)
+    return bool(flag)
+
+
+class _Run:
+    """A run on this worker: where it stands, and what is not reported or saved yet."""
+
+    def __init__(
+        self, engine: DeepSpeedEngine, *, recipe: Recipe, checkpoints: CheckpointStore, reporter: Reporter
+    ) -> None:
+        self._engine = engine
+        self._recipe = recipe
+        self._checkpoints = checkpoints
+        self._reporter = reporter
+        self._peaks = [group["lr"] for group in engine.optimizer.param_groups]
+        self.position = _resume(engine, checkpoints=checkpoints, steps=recipe.train.steps)
+        self._saved_step = self.position.step
+        self._clock = _Clock(self.position.elapsed_s)
+        self._losses: list[torch.Tensor] = []
+        self._scale = 0.0
+        if dist.get_rank() == 0:
+            reporter.resume(step=self.position.step)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last step is done."""
+        return self.position.step >= self.position.steps
+
+    def step(self, sequences: PackedSequences) -> None:
+        """Do one optimizer step."""
+        plan, position = self._recipe.train, self.position
+        self._scale = learning_rate_scale(step=position.step, steps=position.steps, warmup_percent=plan.warmup_percent)
+        for group, peak in zip(self._engine.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * self._scale
+        self._losses.append(_step(self._engine, sequences=sequences, batch=plan.sequences, step=position.step))
+        self.position = replace(position, step=position.step + 1)
+
+    def report(self) -> None:
+        """Report the steps since the last report, if any, and plan anew how many there are."""
+        if not self._losses:
+            return
+        progress = _gather(
+            self._losses,
+            clock=self._clock,
+            position=self.position,
+            recipe=self._recipe,
+            learning_rate=self._peaks[0] * self._scale,
+        )
+        self.position = Position(step=progress.step, steps=progress.steps, elapsed_s=progress.elapsed_s)
+        self._losses.clear()
+        if dist.get_rank() == 0:
+            self._reporter.report(progress)
+
+    def save(self) -> None:
+        """Write a checkpoint, unless there is one of this step."""
+        if self.position.step == self._saved_step:
+            return
+        _save(self._engine, position=self.position, checkpoints=self._checkpoints)
+        self._saved_step = self.position.step
 
 
 class _Clock:
@@ -224,21 +298,26 @@ def _resume(engine: DeepSpeedEngine, *, checkpoints: CheckpointStore, steps: int
     dist.broadcast_object_list(found)
     if found[0] is None:
         return Position(step=0, steps=steps, elapsed_s=0.0)
-    _, state = engine.load_checkpoint(found[0], tag=_TAG)
-    return Position(step=state["step"], steps=state["steps"], elapsed_s=state["elapsed_s"])
+    folder = Path(found[0])
+    position = Position(**json.loads((folder / _POSITION).read_text(encoding="utf-8")))
+    load_shards(engine, folder, step=position.step)
+    return position
 
 
 def _save(engine: DeepSpeedEngine, *, position: Position, checkpoints: CheckpointStore) -> None:
     """Write one checkpoint from all ranks; on a failure this rank raises, and the others end with its group."""
     needed_bytes = _BYTES_PER_PARAMETER * sum(parameter.numel() for parameter in engine.module.parameters())
-    if dist.get_rank() == 0:
+    rank, partial = dist.get_rank(), checkpoints.partial(position.step)
+    if rank == 0:
         checkpoints.begin(position.step, needed_bytes=needed_bytes)
     dist.barrier()
     try:
-        engine.save_checkpoint(str(checkpoints.partial(position.step)), tag=_TAG, client_state=asdict(position))
-    except (OSError, RuntimeError) as error:
+        if rank == 0:
+            (partial / _POSITION).write_text(json.dumps(asdict(position)), encoding="utf-8")
+        save_shard(engine, partial, rank=rank)
+    except (OSError, SafetensorError) as error:
         raise checkpoints.failure(position.step, error=error, needed_bytes=needed_bytes) from error
     dist.barrier()
-    if dist.get_rank() == 0:
+    if rank == 0:
         checkpoints.commit(position.step)
     dist.barrier()

@@ -1,7 +1,8 @@
 """A run's progress as one append-only file: written by rank 0, read by whoever shows, logs or draws it.
 
 A line is the JSON of a `Progress` with its time, or `{"resumed_after": step}`: what was reported beyond that step is
-done again and does not count. Appending only, a killed writer can at worst leave one torn line, which readers skip.
+done again and does not count; or `{"left_after": step}`: the workers have left, and a checkpoint holds all they did.
+Appending only, a killed writer can at worst leave one torn line, which readers skip.
 """
 
 from __future__ import annotations
@@ -53,12 +54,20 @@ class Resumed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Left:
+    """The workers have left, as they were asked to."""
+
+    step: int
+    """Optimizer steps that their checkpoint has seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One line of the file."""
 
     time_ms: int
     """When it was written, in Unix time."""
-    event: Progress | Resumed
+    event: Progress | Resumed | Left
     """What happened."""
 
 
@@ -77,6 +86,10 @@ class ProgressFile:
     def report(self, progress: Progress) -> None:
         """Note how far the run is."""
         self._append(json.dumps({"time_ms": _now_ms(), **asdict(progress)}) + "\n")
+
+    def leave(self, *, step: int) -> None:
+        """Note that the workers leave after `step`, and that a checkpoint holds it."""
+        self._append(json.dumps({"time_ms": _now_ms(), "left_after": step}) + "\n")
 
     def _append(self, text: str) -> None:
         with self._path.open("a", encoding="utf-8") as file:
@@ -107,7 +120,7 @@ def read_curve(path: Path) -> list[Progress]:
     for entry in ProgressReader(path).read_new():
         if isinstance(entry.event, Resumed):
             curve = [progress for progress in curve if progress.step <= entry.event.step]
-        else:
+        elif isinstance(entry.event, Progress):
             curve.append(entry.event)
     return curve
 
@@ -121,6 +134,8 @@ def _parse(lines: list[bytes]) -> Iterator[Entry]:
         time_ms = fields.pop("time_ms")
         if "resumed_after" in fields:
             yield Entry(time_ms=time_ms, event=Resumed(step=fields["resumed_after"]))
+        elif "left_after" in fields:
+            yield Entry(time_ms=time_ms, event=Left(step=fields["left_after"]))
         else:
             yield Entry(time_ms=time_ms, event=Progress(**fields))
 

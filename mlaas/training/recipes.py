@@ -67,7 +67,7 @@ class TrainRecipe(_Section):
     schedule, so that it still ends with a learning rate of zero. 0: no budget, and the run is a function of recipe
     and data alone."""
     sequences: int = Field(default=16, ge=1)
-    """Sequences for each step, over all workers; a multiple of the number of workers."""
+    """Sequences for each step, over all workers; a multiple of each number of workers that the gang may have."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon is reported to learn matrices from about half the compute of AdamW; embeddings and norms always use AdamW.
     Source: arXiv:2502.16982."""
@@ -103,6 +103,9 @@ class GangRecipe(_Section):
 
     workers: int = Field(default=2, ge=1)
     """Processes, each with its own part of the optimizer."""
+    min_workers: int = Field(default=0, ge=0)
+    """Fewest workers to go on with when the scheduler takes some away; it may give any number from here to `workers`.
+    0: as many as `workers`, always."""
     threads: int = Field(default=1, ge=1)
     """CPU cores of each worker."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -129,10 +132,12 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _counts_divide(self) -> Self:
-        if self.train.sequences % self.gang.workers:
-            raise ValueError(
-                f"train.sequences {self.train.sequences} is not a multiple of gang.workers {self.gang.workers}"
-            )
+        if self.gang.min_workers > self.gang.workers:
+            raise ValueError(f"gang.min_workers {self.gang.min_workers} is above gang.workers {self.gang.workers}")
+        for size in range(self.gang.min_workers or self.gang.workers, self.gang.workers + 1):
+            if self.train.sequences % size:
+                what = "gang.workers" if size == self.gang.workers else "every size from gang.min_workers on:"
+                raise ValueError(f"train.sequences {self.train.sequences} is not a multiple of {what} {size}")
         if self.checkpoint.every_steps % self.train.log_every:
             raise ValueError(
                 f"checkpoint.every_steps {self.checkpoint.every_steps} is not a multiple of train.log_every "

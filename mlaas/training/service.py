@@ -21,9 +21,10 @@ from mlaas.training.charts import draw_bits, draw_loss
 from mlaas.training.data import Corpus, load_corpus
 from mlaas.training.evaluate import compress_bits
 from mlaas.training.folder import RunFolder, hold, open_run, prepare_corpus, replace_text
-from mlaas.training.progress import Entry, Progress, Resumed, read_curve
+from mlaas.training.gang import Gangs
+from mlaas.training.progress import Entry, Left, Progress, Resumed, read_curve
 from mlaas.training.recipes import Recipe
-from mlaas.training.run import train_on_cluster
+from mlaas.training.run import choose_device, train_on_cluster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +58,13 @@ class Outcome:
         )
 
 
-def train_and_register(recipe: Recipe, *, settings: Settings, say: Callable[[str], None]) -> Outcome:
+def train_and_register(recipe: Recipe, *, settings: Settings, gangs: Gangs, say: Callable[[str], None]) -> Outcome:
     """Train a recipe on the cluster that this process is connected to, and register the model as champion.
 
     Args:
         recipe: what to do.
         settings: the instance, for its folders and its MLflow server.
+        gangs: lends the gang to train on: once the data are prepared, until the model is exported.
         say: shows one line to the user.
 
     Raises:
@@ -78,11 +80,17 @@ def train_and_register(recipe: Recipe, *, settings: Settings, say: Callable[[str
     folder = open_run(settings.runs_dir, recipe=recipe, data_hash=corpus.data_hash)
     with hold(folder):
         say(f"run {folder.path}")
-        return _train_and_register(recipe, corpus=corpus, folder=folder, settings=settings, say=say)
+        return _train_and_register(recipe, corpus=corpus, folder=folder, settings=settings, gangs=gangs, say=say)
 
 
 def _train_and_register(
-    recipe: Recipe, *, corpus: Corpus, folder: RunFolder, settings: Settings, say: Callable[[str], None]
+    recipe: Recipe,
+    *,
+    corpus: Corpus,
+    folder: RunFolder,
+    settings: Settings,
+    gangs: Gangs,
+    say: Callable[[str], None],
 ) -> Outcome:
     run = RunLog.open(settings.tracking_uri, experiment=recipe.name, folder=folder.path)
     run.log_params(_flatten(recipe.model_dump()))
@@ -90,7 +98,9 @@ def _train_and_register(
     try:
         prepare_corpus(corpus, recipe=recipe, folder=folder)
         narrator = _Narrator(run, say=say)
-        bits = train_on_cluster(recipe=recipe, folder=folder, on_entry=narrator)
+        device = choose_device(recipe)
+        with gangs(recipe, device=device) as gang:
+            bits = train_on_cluster(recipe=recipe, folder=folder, device=device, gang=gang, on_entry=narrator)
         narrator.catch_up()
         outcome = _conclude(recipe, corpus=corpus, folder=folder, run=run, model_bits=bits, settings=settings)
     except BaseException:
@@ -117,6 +127,9 @@ class _Narrator:
         if isinstance(entry.event, Resumed):
             if entry.event.step:
                 self._say(f"resumed after step {entry.event.step}, from its checkpoint")
+            return
+        if isinstance(entry.event, Left):
+            self._say(f"left after step {entry.event.step}: its checkpoint is written")
             return
         self._say(entry.event.describe())
         metrics = _metrics(entry.event, time_ms=entry.time_ms)

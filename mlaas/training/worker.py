@@ -13,6 +13,7 @@ from mlaas.training.data import PackedSequences, TokenizedSplit, end_of_text_id
 from mlaas.training.evaluate import measure_bits
 from mlaas.training.export import export_model
 from mlaas.training.folder import RunFolder, replace_text
+from mlaas.training.leaving import LeaveWatch
 from mlaas.training.loop import quiet_libraries, start_engine, train
 from mlaas.training.model import build_model, use_cpu_kernels
 from mlaas.training.progress import ProgressFile
@@ -20,7 +21,7 @@ from mlaas.training.recipes import Recipe
 
 
 def run_worker(recipe: Recipe, *, folder: RunFolder, device: torch.device) -> None:
-    """Take part in a run to its end; torch.distributed is initialized, and every rank calls this.
+    """Take part in a run until its end, or until the driver asks to leave; every rank calls this, within a group.
 
     Args:
         recipe: what to do.
@@ -38,13 +39,16 @@ def run_worker(recipe: Recipe, *, folder: RunFolder, device: torch.device) -> No
         torch.set_num_threads(recipe.gang.threads)
         use_cpu_kernels(model)
     training = TokenizedSplit.load(folder.corpus / "training")
-    train(
+    is_finished = train(
         start_engine(recipe, model=model),
         recipe=recipe,
         sequences=PackedSequences(training, length=recipe.model.context, seed=recipe.train.seed),
         checkpoints=CheckpointStore(folder.checkpoints, keep=recipe.checkpoint.keep),
         reporter=ProgressFile(folder.progress),
+        is_asked_to_leave=LeaveWatch(folder.leave_request).is_asked,
     )
+    if not is_finished:
+        return
     validation = TokenizedSplit.load(folder.corpus / "validation").tokens
     bits = measure_bits(model, tokens=validation, end_token=end_token, length=recipe.model.context, device=device)
     if dist.get_rank() == 0:

@@ -61,6 +61,11 @@ def test_every_wrong_field_is_reported_at_once() -> None:
         ({"model": {"width": 100, "heads": 8}}, "width 100 is not a multiple of 2 x heads (16)"),
         ({"model": {"heads": 4, "kv_heads": 3}}, "heads 4 is not a multiple of kv_heads 3"),
         ({"train": {"sequences": 3}}, "train.sequences 3 is not a multiple of gang.workers 2"),
+        ({"gang": {"workers": 2, "min_workers": 3}}, "gang.min_workers 3 is above gang.workers 2"),
+        (
+            {"train": {"sequences": 8}, "gang": {"workers": 4, "min_workers": 2}},
+            "train.sequences 8 is not a multiple of every size from gang.min_workers on: 3",
+        ),
         (
             {"train": {"log_every": 7}, "checkpoint": {"every_steps": 10}},
             "checkpoint.every_steps 10 is not a multiple of train.log_every 7",
