@@ -19,6 +19,15 @@ history come in with the snapshot, and each action goes out with its reason.
     elastic      who grows into idle capacity
     cycle        one decision out of all of these
     validation   what is refused at the door
+    shortage     what a gang lacks: quota, or room on nodes
+    turn         who goes before it, and why
+    forecast     when it should start: the same decision played forward on what is believed of runtimes
+    remedies     what would start it now, each tried on a world so changed
+    explain      these four as one answer
+    plan         the same for what is not submitted yet
+    view         nodes, gangs, queues, tenants and fragmentation at a glance
+    recording    a snapshot to and from JSON, so that a decision can be replayed
+    metrics      what operators watch, counted from decisions
     simulate/    traces replayed through the same decision on a virtual clock
 
 Amounts are exact: one GPU is 10,000 units, as in Ray's own fixed-point arithmetic, and a fraction of a GPU lies on
