@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TICK_S = 0.5
 """The cluster is looked at, and deadlines are checked, this often; all else happens at once."""
 REVIEW_S = 5.0
-"""While something waits, a new decision is taken this often even if nothing has happened: ranks move with time."""
+"""A new decision is taken this often even if nothing has happened: ranks move with time, and protection ends."""
 STALL_S = HOLDER_TIMEOUT_S / 2.0
 """After a pause of this scheduler's own as long as this, silence of holders says nothing about them."""
 
@@ -204,8 +204,7 @@ class Loop:
 
     def _decide(self) -> None:
         now_s = self.roster.clock.monotonic_s()
-        is_due = len(self.roster.ledger.pending) > 0 and now_s - self._decided_s >= REVIEW_S
-        if self.roster.has_changed or is_due:
+        if self.roster.has_changed or now_s - self._decided_s >= REVIEW_S:
             self.roster.has_changed = False
             self._decided_s = now_s
             self._booking.book(decide(self.roster.ledger.snapshot(), self._policy))

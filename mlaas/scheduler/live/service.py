@@ -56,12 +56,12 @@ class SchedulerService:
     ) -> None:
         self._store = store
         self._policy = policy
-        self._roster = Roster(clock or Clock())
-        self.loop = Loop(cluster, store, self._roster, policy)
-        self._submissions = Submissions(self._roster, self.loop.writer, store)
-        self._holders = Holders(self._roster, self.loop.writer, store, self.loop.wake, poll_s=poll_s)
-        self._recovery = Recovery(self._roster, self._submissions, store)
-        self._queues = QueueRules(self._roster, self._submissions, self.loop.writer, store)
+        self.roster = Roster(clock or Clock())
+        self.loop = Loop(cluster, store, self.roster, policy)
+        self._submissions = Submissions(self.roster, self.loop.writer, store)
+        self._holders = Holders(self.roster, self.loop.writer, store, self.loop.wake, poll_s=poll_s)
+        self._recovery = Recovery(self.roster, self._submissions, store)
+        self._queues = QueueRules(self.roster, self._submissions, self.loop.writer, store)
         self._autoscaler = Autoscaler(
             cluster, policy, load_snapshot=self._snapshot, load_growth=lambda: self._submissions.queues.growth
         )
@@ -127,11 +127,11 @@ class SchedulerService:
             PlatformError: the store does not answer; the workload ends nevertheless.
         """
         self._check_up()
-        lives = [self._roster.lives[record.id] for record in self._roster.submission(workload_id)]
+        lives = [self.roster.lives[record.id] for record in self.roster.submission(workload_id)]
         for live in lives:
             self._check_tenant(live.record, tenant)
         for live in lives:
-            self._roster.take(live, Cancelled(tenant or "an operator"))
+            self.roster.take(live, Cancelled(tenant or "an operator"))
         await self.loop.writer.commit()
         self.loop.wake()
         return lives[0].committed if lives else await self._read(workload_id, tenant)
@@ -143,7 +143,7 @@ class SchedulerService:
             NotFound: there is none, or it is another tenant's.
             PlatformError: it has ended, and the store does not answer.
         """
-        live = self._roster.lives.get(workload_id)
+        live = self.roster.lives.get(workload_id)
         if live is None:
             return await self._read(workload_id, tenant)
         self._check_tenant(live.committed, tenant)
@@ -177,7 +177,7 @@ class SchedulerService:
             PlatformError: it has ended, and the store does not answer.
         """
         record = await self.get(workload_id, tenant=tenant)
-        live = self._roster.lives.get(workload_id)
+        live = self.roster.lives.get(workload_id)
         spec = decode_spec(record.spec) if live is None else live.spec
         return await asyncio.to_thread(
             explain,
@@ -210,7 +210,7 @@ class SchedulerService:
     async def top(self) -> ClusterView:
         """Return the cluster as it is used now."""
         self._check_up()
-        due = ((live, self._on_ledger(live)) for live in self._roster.timed.values() if live.state is State.YIELDING)
+        due = ((live, self._on_ledger(live)) for live in self.roster.timed.values() if live.state is State.YIELDING)
         yield_by_s = {live.id: due_s for live, due_s in due if due_s is not None}
         return await asyncio.to_thread(view, self._copy(), self._policy, yield_by_s=yield_by_s)
 
@@ -302,10 +302,10 @@ class SchedulerService:
 
     async def command_ended(self, command: CommandState) -> None:
         """Take in the end of a command at once; a look at the cluster would find it a moment later."""
-        live = self._roster.lives.get(lease_owner(command.lease_id)[0])
+        live = self.roster.lives.get(lease_owner(command.lease_id)[0])
         is_present = live is not None and live.lease is not None and live.lease.id == command.lease_id
         if live is not None and is_present and command.exit_code is not None:
-            self._roster.take(live, CommandEnded(command.exit_code, command.last_line))
+            self.roster.take(live, CommandEnded(command.exit_code, command.last_line))
             self.loop.wake()
 
     def _check_up(self) -> None:
@@ -334,18 +334,18 @@ class SchedulerService:
         )
 
     def _snapshot(self) -> Snapshot | None:
-        return self._roster.ledger.snapshot() if self._is_up else None
+        return self.roster.ledger.snapshot() if self._is_up else None
 
     def _copy(self) -> Snapshot:
         """Return the world as a value of its own, for a thread beside the loop."""
-        self._roster.advance()
-        return Ledger.of(self._roster.ledger.snapshot()).snapshot()
+        self.roster.advance()
+        return Ledger.of(self.roster.ledger.snapshot()).snapshot()
 
     def _belief(self, tenant: str, spec: WorkloadSpec) -> Belief:
-        return self._roster.ledger.history.believe(tenant=tenant, name=spec.name, estimate_s=spec.estimate_s)
+        return self.roster.ledger.history.believe(tenant=tenant, name=spec.name, estimate_s=spec.estimate_s)
 
     def _on_ledger(self, live: Live) -> float | None:
         """Return when a workload is due, on the clock of snapshots."""
         if live.due_s is None:
             return None
-        return self._roster.ledger.now_s + live.due_s - self._roster.clock.monotonic_s()
+        return self.roster.ledger.now_s + live.due_s - self.roster.clock.monotonic_s()

@@ -1,0 +1,111 @@
+"""Who yields, who does not, and what becomes of them."""
+
+from tests.fakes.live_scheduler import job
+
+
+async def preempted(bench, **fields):
+    """Start a job that fills the cluster, and submit one that takes its place; return both ids."""
+    low = await bench.submit(gpus=4, workers=2, priority_class="low", min_runtime_s=0.0, **fields)
+    await bench.settle()
+    await bench.after(100.0)
+    high = await bench.submit(gpus=4, workers=2, priority_class="high", estimate_s=60.0)
+    await bench.settle()
+    return low, high
+
+
+async def test_a_preempted_job_is_asked_and_goes_on_later_without_a_failure(bench):
+    low, high = await preempted(bench, restart_cost_s=5.0)
+    assert [await bench.state(each) for each in (low, high)] == ["yielding", "pending"]
+    assert bench.cluster.asked == [f"{low}.1"]
+    assert "what yields there" in await bench.reason(high)
+    bench.cluster.end(f"{low}.1", -15)
+    await bench.settle()
+    record = await bench.service.get(low)
+    assert (record.state, record.num_failures, record.num_preemptions) == ("pending", 0, 1)
+    assert record.attained_s == 101.5
+    assert record.restart_owed_s == 5.0
+    assert await bench.state(high) == "running"
+    bench.cluster.end(f"{high}.1")
+    await bench.settle()
+    assert await bench.state(low) == "running"
+    assert f"{low}.2" in bench.cluster.running
+
+
+async def test_a_job_that_ignores_the_signal_is_killed_at_its_deadline_and_told_so(bench):
+    low, high = await preempted(bench, yield_grace_s=30.0)
+    await bench.after(29.0)
+    assert await bench.state(low) == "yielding"
+    assert (await bench.service.top()).gangs or True
+    await bench.after(1.0)
+    assert await bench.state(high) == "running"
+    record = await bench.service.get(low)
+    assert (record.state, record.num_failures) == ("pending", 0)
+    killed = [event for event in await bench.service.events(low) if event.kind == "killed"]
+    assert "ignored the signal to yield for 30 s" in killed[0].text
+    assert f"{low}.1" not in bench.cluster.commands
+
+
+async def test_a_job_that_finishes_while_it_should_yield_has_succeeded(bench):
+    low, high = await preempted(bench)
+    bench.cluster.end(f"{low}.1", 0)
+    await bench.settle()
+    assert [await bench.state(each) for each in (low, high)] == ["succeeded", "running"]
+
+
+async def test_nobody_else_takes_the_place_that_is_being_made(bench):
+    low, high = await preempted(bench)
+    thief = await bench.submit(gpus=1, priority_class="low")
+    await bench.after(10.0)
+    assert await bench.state(thief) == "pending"
+    bench.cluster.end(f"{low}.1", -15)
+    await bench.settle()
+    assert [await bench.state(each) for each in (high, thief)] == ["running", "pending"]
+
+
+async def test_who_the_place_is_made_for_may_go_before_it_is_there(bench):
+    low, high = await preempted(bench)
+    await bench.service.cancel(high, tenant="ann")
+    small = await bench.submit(gpus=1)
+    await bench.settle()
+    assert set(bench.cluster.groups) == {f"{low}.1"}
+    assert await bench.state(small) == "pending"
+    bench.cluster.end(f"{low}.1", -15)
+    await bench.settle()
+    assert await bench.state(small) == "running"
+
+
+async def test_an_elastic_gang_shrinks_for_another_and_grows_again(bench):
+    wide = await bench.submit(gpus=1, workers=2, most=8, min_runtime_s=0.0, estimate_s=1e6)
+    await bench.settle()
+    await bench.after(10.0)
+    # It was placed at its smallest size, and grows into what is idle.
+    assert "told-to-yield" in await bench.kinds(wide)
+    bench.cluster.end(f"{wide}.1", -15)
+    await bench.settle()
+    assert await bench.state(wide) == "running"
+    assert sum(count for _, count in (await bench.service.get(wide)).placement) == 8
+    assert (await bench.service.get(wide)).num_preemptions == 0
+    await bench.after(1000.0)
+    other = await bench.submit(gpus=4, estimate_s=10.0, priority_class="high")
+    await bench.settle()
+    assert [await bench.state(each) for each in (wide, other)] == ["yielding", "pending"]
+    bench.cluster.end(f"{wide}.2", -15)
+    await bench.settle()
+    assert [await bench.state(each) for each in (wide, other)] == ["running", "running"]
+    assert sum(count for _, count in (await bench.service.get(wide)).placement) == 2
+
+
+async def test_an_estimate_that_is_wrong_by_100_times_ends_nothing_and_is_corrected(bench):
+    long = await bench.submit(gpus=4, workers=2, estimate_s=60.0)
+    await bench.settle()
+    await bench.after(6_000.0)
+    assert await bench.state(long) == "running"
+    view = await bench.service.top()
+    assert view.gangs[0].left_s > 60.0
+    await bench.service.report(f"{long}.1", left_s=20.0)
+    assert (await bench.service.top()).gangs[0].left_s < 60.0
+    bench.cluster.end(f"{long}.1")
+    await bench.settle()
+    short = job(estimate_s=60.0)
+    believed = bench.service.roster.ledger.history.believe(tenant="ann", name="", estimate_s=short.estimate_s)
+    assert believed.log_median > 4.1
