@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlaas.cli.instance import AsJson
 from mlaas.settings import load_settings
+
+if TYPE_CHECKING:
+    from mlaas.store.deployments import Deployment
 
 
 def list_models(as_json: AsJson = False) -> None:
@@ -26,7 +29,7 @@ def list_models(as_json: AsJson = False) -> None:
                 "model": model.name,
                 "version": model.version,
                 "aliases": list(model.aliases),
-                "replicas": deployment.replicas if deployment else 0,
+                "replicas": _replicas(deployment) if deployment else 0,
                 "status": ": ".join(filter(None, (status.state, status.reason))) if status else "registered",
                 "run": model.run_id,
             }
@@ -34,12 +37,27 @@ def list_models(as_json: AsJson = False) -> None:
     show_rows(rows, as_json=as_json, empty="no models yet; `mlaas submit jobs/train_lm.py --recipe ...` trains one")
 
 
+def _replicas(deployment: Deployment) -> int | str:
+    return f"{deployment.replicas}-{deployment.max_replicas}" if deployment.is_shared else deployment.replicas
+
+
 def deploy(
     name: Annotated[str, typer.Argument(help="Registered model; clients of the gateway send this name.")],
     version: Annotated[
         int | None, typer.Option(help="Version to serve. Default: the one with the alias champion, or the newest.")
     ] = None,
-    replicas: Annotated[int, typer.Option(help="Engines that serve it at the same time.")] = 1,
+    replicas: Annotated[
+        int, typer.Option("--replicas", "--min-replicas", help="Engines that serve it at the same time.")
+    ] = 1,
+    max_replicas: Annotated[
+        int | None,
+        typer.Option(help="The most engines that its load may ask for: training makes room for them, and grows back."),
+    ] = None,
+    slo_ttft: Annotated[
+        float | None,
+        typer.Option(help="Seconds to the first token, at the 95th percentile, beyond which more engines start."),
+    ] = None,
+    queue: Annotated[str | None, typer.Option(help="Whose quota its engines use. Default: the default queue.")] = None,
 ) -> None:
     """Serve a registered model with vLLM, and return once it answers. An earlier version serves until then."""
     from mlaas.cli.output import console
@@ -50,7 +68,10 @@ def deploy(
     def progress(reason: str) -> None:
         console.print(f"  {reason}", markup=False)
 
-    done = start(settings, name, version=version, replicas=replicas, progress=progress)
+    done = start(
+        settings, name, version=version, replicas=replicas, max_replicas=max_replicas, ttft_slo_s=slo_ttft,
+        queue=queue, progress=progress,
+    )  # fmt: skip
     console.print(f"[green]✓[/green] {done.name} v{done.version} x{done.replicas} answers at {settings.gateway_url}/v1")
 
 

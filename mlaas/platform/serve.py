@@ -6,8 +6,10 @@ applications gets them back.
 
 from __future__ import annotations
 
+import fcntl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +20,15 @@ from ray.exceptions import AuthenticationError
 from mlaas.errors import DeploymentError, MlaasError, PlatformError
 from mlaas.platform.head import token_header
 from mlaas.platform.parts import Probe
-from mlaas.serving.applications import ApplicationStatus, application, application_name, explain, read_status
+from mlaas.serving.applications import (
+    REPLICA_PREFIX,
+    ApplicationState,
+    ApplicationStatus,
+    application,
+    explain,
+    read_replicas,
+    read_status,
+)
 from mlaas.settings import Settings
 from mlaas.store.deployments import Deployment, DeploymentRepository
 from mlaas.store.engine import open_store
@@ -93,7 +103,7 @@ class Models:
         waiting = [f"{deployment.name}: {status.reason}" for deployment, status in statuses if not status.is_running]
         if waiting:
             return Probe(part=self.name, ok=False, detail="; ".join(waiting), fix="run `mlaas up` or `mlaas undeploy`")
-        served = ", ".join(f"{d.name} v{d.version} x{d.replicas}" for d, _ in statuses)
+        served = ", ".join(f"{d.name} v{d.version} x{status.num_running}" for d, status in statuses)
         return Probe(part=self.name, ok=True, detail=served or "none deployed")
 
     def start(self) -> None:
@@ -102,7 +112,15 @@ class Models:
 
 
 def deploy(
-    settings: Settings, name: str, *, version: int | None, replicas: int, progress: Callable[[str], None]
+    settings: Settings,
+    name: str,
+    *,
+    version: int | None,
+    replicas: int,
+    max_replicas: int | None = None,
+    ttft_slo_s: float | None = None,
+    queue: str | None = None,
+    progress: Callable[[str], None],
 ) -> Deployment:
     """Serve a registered model, and return once it answers.
 
@@ -113,7 +131,10 @@ def deploy(
         settings: the instance.
         name: registered model, and the name that clients send.
         version: None takes the version with the alias `champion`, or the newest.
-        replicas: engines that serve it at the same time, from 1.
+        replicas: engines that serve it at the same time, from 1; the fewest of one that shares the cluster.
+        max_replicas: the most engines that its load may ask for; None: always `replicas`.
+        ttft_slo_s: time to the first token, at the 95th percentile, beyond which more engines start.
+        queue: whose quota its engines use; None: the default one.
         progress: called with each new state, as text.
 
     Raises:
@@ -125,10 +146,13 @@ def deploy(
     repository = _deployments(settings)
     model = Registry(settings.tracking_uri).resolve(name, version=version)
     new = Deployment(
-        name=name, model=model.name, version=model.version, replicas=replicas, created_at=datetime.now(UTC)
-    )
+        name=name, model=model.name, version=model.version, replicas=replicas, created_at=datetime.now(UTC),
+        max_replicas=max_replicas, ttft_slo_s=ttft_slo_s, queue=queue,
+    )  # fmt: skip
     others = [deployment for deployment in repository.list() if deployment.name != name]
     serving = [deployment for deployment in repository.list() if deployment.name == name]
+    if new.is_shared:
+        return _deploy_shared(settings, new, before=serving[0] if serving else None, progress=progress)
     during = [new] if serving and serving[0].version == new.version else [*serving, new]
     put_applications(settings, [*others, *during])
     try:
@@ -138,6 +162,24 @@ def deploy(
         raise
     repository.put(new)
     put_applications(settings, [*others, new])
+    return new
+
+
+def _deploy_shared(
+    settings: Settings, new: Deployment, *, before: Deployment | None, progress: Callable[[str], None]
+) -> Deployment:
+    """Put the deployment into the store, from where the arbitration takes it, and wait for its fewest replicas."""
+    repository = _deployments(settings)
+    repository.put(new)
+    try:
+        _wait_until_running(settings, new, progress=progress)
+    except MlaasError:
+        if before is None:
+            repository.delete(new.name)
+        else:
+            repository.put(before)
+        raise
+    put_applications(settings, repository.list())
     return new
 
 
@@ -153,7 +195,7 @@ def undeploy(settings: Settings, name: str) -> None:
     repository.delete(name)
     put_applications(settings, repository.list())
     deadline = time.monotonic() + DEPLOY_TIMEOUT_S
-    while application_name(deployment) in _details(settings)["applications"]:
+    while read_status(_details(settings), deployment).state is not ApplicationState.ABSENT:
         if time.monotonic() > deadline:
             raise PlatformError("undeploy_timeout", f"{name} is still stopping; `mlaas status` shows when it has")
         time.sleep(POLL_S)
@@ -173,17 +215,44 @@ def deployment_statuses(settings: Settings) -> list[tuple[Deployment, Applicatio
 def put_applications(settings: Settings, deployments: Sequence[Deployment], *, gateway_replicas: int = 1) -> None:
     """Make Serve run the gateway and exactly these deployments.
 
+    Of those that share the cluster nothing is put here: their replicas come and go by `put_replicas`, and stay as they
+    are.
+
     Raises:
         PlatformError: the cluster does not answer, or refuses the config.
     """
-    try:
-        config = serve_config(settings, deployments, gateway_replicas=gateway_replicas)
-        _client(settings).deploy_applications(config)
-    except RuntimeError as error:
-        raise PlatformError("serve_refused", f"Ray Serve refused the config: {error}") from error
+    with _one_writer(settings):
+        replicas = [each for each in _deployed(settings) if each["name"].startswith(REPLICA_PREFIX)]
+        _put(settings, serve_config(settings, deployments, replicas=replicas, gateway_replicas=gateway_replicas))
 
 
-def serve_config(settings: Settings, deployments: Sequence[Deployment], *, gateway_replicas: int = 1) -> dict[str, Any]:
+def put_replicas(settings: Settings, replicas: Sequence[dict[str, Any]]) -> None:
+    """Make Serve run exactly these replicas of the deployments that share the cluster; all else stays as it is.
+
+    Raises:
+        PlatformError: the cluster does not answer, or refuses the config.
+    """
+    with _one_writer(settings):
+        others = [each for each in _deployed(settings) if not each["name"].startswith(REPLICA_PREFIX)]
+        _put(settings, _config(settings, [*others, *replicas]))
+
+
+def replicas_present(settings: Settings) -> dict[str, bool]:
+    """Return the replicas of the deployments that share the cluster, and whether each one is up.
+
+    Raises:
+        PlatformError: the cluster does not answer.
+    """
+    return read_replicas(_details(settings))
+
+
+def serve_config(
+    settings: Settings,
+    deployments: Sequence[Deployment],
+    *,
+    replicas: Sequence[dict[str, Any]] = (),
+    gateway_replicas: int = 1,
+) -> dict[str, Any]:
     """Return the declarative Serve config: the gateway at `/`, and every deployment without a route of its own.
 
     Source: https://docs.ray.io/en/latest/serve/production-guide/config.html
@@ -194,11 +263,37 @@ def serve_config(settings: Settings, deployments: Sequence[Deployment], *, gatew
         "route_prefix": "/",
         "args": {"replicas": gateway_replicas},
     }
+    fixed = [application(deployment) for deployment in deployments if not deployment.is_shared]
+    return _config(settings, [gateway, *fixed, *replicas])
+
+
+def _config(settings: Settings, applications: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "0.0.0.0", "port": settings.gateway_port},
-        "applications": [gateway, *(application(deployment) for deployment in deployments)],
+        "applications": list(applications),
     }
+
+
+def _put(settings: Settings, config: dict[str, Any]) -> None:
+    try:
+        _client(settings).deploy_applications(config)
+    except RuntimeError as error:
+        raise PlatformError("serve_refused", f"Ray Serve refused the config: {error}") from error
+
+
+def _deployed(settings: Settings) -> list[dict[str, Any]]:
+    """Return the applications as they were put last."""
+    reported = _details(settings)["applications"].values()
+    return [config for each in reported if (config := each.get("deployed_app_config")) and each["status"] != "DELETING"]
+
+
+@contextmanager
+def _one_writer(settings: Settings) -> Iterator[None]:
+    """Let nobody else on this machine put a config between reading the present one and writing the next."""
+    with (settings.home / "serve.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _wait_until_running(settings: Settings, deployment: Deployment, *, progress: Callable[[str], None]) -> None:

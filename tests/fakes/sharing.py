@@ -1,0 +1,71 @@
+"""Ray Serve and the router as the arbitration sees them, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mlaas.scheduler.arbitration.ports import ReplicaLease
+from mlaas.scheduler.arbitration.types import Load, Share
+
+
+@dataclass
+class MemoryReplicas:
+    """Replicas that are up as soon as they are put."""
+
+    wanted: dict[str, Share] = field(default_factory=dict)
+    running: dict[str, bool] = field(default_factory=dict)
+    nodes: dict[str, str | None] = field(default_factory=dict)
+    num_puts: int = 0
+
+    async def shares(self) -> Mapping[str, Share]:
+        """Return the deployments that share, by name."""
+        return dict(self.wanted)
+
+    async def put(self, leases: Sequence[ReplicaLease]) -> None:
+        """Run exactly these."""
+        self.num_puts += 1
+        self.nodes = {lease.workload_id: lease.node for lease in leases}
+        self.running = dict.fromkeys(self.nodes, True)
+
+    async def present(self) -> Mapping[str, bool]:
+        """Return what runs."""
+        return dict(self.running)
+
+
+@dataclass
+class MemoryRouter:
+    """A router that reports what it is told to."""
+
+    seen: dict[str, Load] = field(default_factory=dict)
+
+    async def loads(self) -> Mapping[str, Load]:
+        """Return the load of each deployment."""
+        return dict(self.seen)
+
+
+@dataclass
+class MemoryLeases:
+    """Machines for the asking, as many as there are."""
+
+    num_machines: int = 8
+    leases: dict[str, ReplicaLease] = field(default_factory=dict)
+    num_submitted: int = 0
+
+    async def list(self) -> Sequence[ReplicaLease]:
+        """Return the replicas that wait or hold a machine."""
+        return list(self.leases.values())
+
+    async def submit(self, share: Share, *, is_floor: bool) -> None:
+        """Give a machine if there is one."""
+        self.num_submitted += 1
+        workload_id = f"w{self.num_submitted}"
+        used = sum(lease.node is not None for lease in self.leases.values())
+        self.leases[workload_id] = ReplicaLease(
+            workload_id=workload_id, deployment=share.name, version=share.version, is_floor=is_floor,
+            sequence=self.num_submitted, node=f"n{used}" if used < self.num_machines else None,
+        )  # fmt: skip
+
+    async def give_back(self, lease: ReplicaLease) -> None:
+        """Take the machine back."""
+        self.leases.pop(lease.workload_id)
