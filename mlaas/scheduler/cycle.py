@@ -64,6 +64,7 @@ class _Cycle:
         self.policy = policy
         self.free: Free = snapshot.cluster.free()
         self.is_limited = snapshot.queues.is_limited
+        self.preempts: Bools = snapshot.pending.ints_of("preempts") == 1
         self.head: int | None = None
         self.reservation: Reservation | None = None
         self.in_the_way: Bools | None = None
@@ -162,21 +163,25 @@ class _Cycle:
             if nodes is not None:
                 self._place(row, gang, nodes, "fits beside the reservation" if self.outlasts(row) else "fits")
                 return True
-        if (
-            self.yielders is not None
-            and self.rooms < MOST_ROOMS
-            and (self.is_limited or self.ranks[row] > self.yielders.floor)
-        ):
+        if self._start_with_others_help(row, gang, workers, within_quota=within_quota):
+            return True
+        self._stay(row, within_quota=within_quota)
+        return False
+
+    def _start_with_others_help(self, row: int, gang: CompiledGang, workers: int, *, within_quota: bool) -> bool:
+        """Start a workload for which others yield or move; False when none will."""
+        if self.yielders is None or self.rooms >= MOST_ROOMS or not self.preempts[row]:
+            return False
+        if self.is_limited or self.ranks[row] > self.yielders.floor:
             room = self.yielders.room_for(self, row, gang, workers)
             if room is not None:
                 self._yield_and_place(row, gang, room)
                 return True
-        if within_quota and self.yielders is not None and self.policy.moves and self.rooms < MOST_ROOMS:
+        if within_quota and self.policy.moves:
             way = self.yielders.way_for(self, row, gang, workers)
             if way is not None:
                 self._move_and_place(row, gang, way)
                 return True
-        self._stay(row, within_quota=within_quota)
         return False
 
     def _fitting(self, row: int, gang: CompiledGang, workers: int) -> list[tuple[int, int]] | None:
@@ -305,7 +310,7 @@ class _Cycle:
     def _cedes(self, head: int, start_s: float) -> Bools:
         """Waiting workloads that the head could make yield by then, so that they may run on its cells until then."""
         pending, queue = self.snapshot.pending, int(self.queue[head])
-        if self.policy.margin is None:
+        if self.policy.margin is None or not self.preempts[head]:
             return np.zeros(len(pending), dtype=bool)
         cedes = (self.ranks + self.policy.margin < self.ranks[head]) & (pending.ints_of("preemptible") == 1)
         cedes &= pending.ints_of("priority") <= pending.ints_of("priority")[head]
@@ -340,6 +345,7 @@ class _Cycle:
         same: Bools = (self.gang[rest] == self.gang[row]) & (
             (self.queue[rest] == self.queue[row]) | (not self.is_limited)
         )
+        same &= ~self.preempts[rest] | self.preempts[row]
         if self.in_the_way is not None:
             same &= self.in_the_way[rest] >= self.in_the_way[row]
         return same

@@ -72,6 +72,7 @@ class _Columns:
         "min_workers",
         "max_workers",
         "preemptible",
+        "preempts",
     )
 
     def __init__(self) -> None:
@@ -156,6 +157,7 @@ def _values(
         "min_workers": workload.gang.min_workers,
         "max_workers": workload.gang.max_workers,
         "preemptible": workload.preemptible,
+        "preempts": workload.preempts,
         "estimate_s": np.exp(belief.log_median) if estimate is None else estimate,
         "log_median": belief.log_median,
         "sigma": belief.sigma,

@@ -82,6 +82,8 @@ class Workload:
     priority: int = 0
     """Higher goes first, before any other consideration but aging."""
     preemptible: bool = True
+    preempts: bool = True
+    """Whether others may have to yield or move for it; else it waits until there is room."""
     estimate_s: float | None = None
     """Stated runtime at full size; None = learned from the tenant's history."""
     deadline_s: float | None = None

@@ -65,16 +65,29 @@ def admit(
     if spec.command is not None:
         _check_command(spec.command, workload_id)
     queue = queues.queue_for(spec.queue, tenant=tenant)
-    priority = queues.class_of(spec.priority_class).number
+    urgency = queues.class_of(spec.priority_class)
     workload = to_workload(
-        spec, workload_id=workload_id, tenant=tenant, queue=queue, priority=priority, submitted_s=submitted_s
+        spec,
+        workload_id=workload_id,
+        tenant=tenant,
+        queue=queue,
+        priority=urgency.number,
+        preempts=urgency.preempts,
+        submitted_s=submitted_s,
     )
     _check_size(workload, cluster, queues)
     return workload
 
 
 def to_workload(
-    spec: WorkloadSpec, *, workload_id: str, tenant: str, queue: str, priority: int, submitted_s: float
+    spec: WorkloadSpec,
+    *,
+    workload_id: str,
+    tenant: str,
+    queue: str,
+    priority: int,
+    submitted_s: float,
+    preempts: bool = True,
 ) -> Workload:
     """Return a spec as decisions know it, without a check."""
     return Workload(
@@ -87,6 +100,7 @@ def to_workload(
         name=spec.name,
         priority=priority,
         preemptible=spec.preemptible,
+        preempts=preempts,
         estimate_s=spec.estimate_s,
         deadline_s=_deadline_s(spec, submitted_s),
         min_runtime_s=spec.min_runtime_s,

@@ -159,6 +159,19 @@ def test_what_is_not_preemptible_never_yields() -> None:
     assert placed(step(ledger, at_s=1e5)) == []
 
 
+def test_for_what_does_not_preempt_nobody_yields_and_the_like_that_does_is_still_looked_at() -> None:
+    ledger = cluster(1)
+    submit(ledger, job("long", estimate_s=1e6))
+    step(ledger)
+    submit(ledger, job("patient", estimate_s=50.0, preempts=False))
+    assert placed(step(ledger, at_s=400.0)) == []
+    submit(ledger, job("short", estimate_s=60.0))
+    assert placed(step(ledger, at_s=500.0)) == ["short"]
+    ledger.advance(560.0)
+    ledger.finish("short")
+    assert placed(step(ledger)) == ["patient"], "once there is room it goes first as it would otherwise"
+
+
 def test_higher_priority_goes_first_and_never_yields_to_lower() -> None:
     ledger = cluster(1)
     submit(ledger, job("low", estimate_s=10.0), job("high", estimate_s=1e6, priority=1))

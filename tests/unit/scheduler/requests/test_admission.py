@@ -69,6 +69,11 @@ def test_what_is_asked_for_is_what_decisions_know() -> None:
     )
 
 
+def test_a_class_says_whether_others_yield() -> None:
+    assert not ask(replace(SPEC, priority_class="low")).preempts
+    assert ask(replace(SPEC, priority_class="normal")).preempts
+
+
 def test_a_date_is_a_deadline_as_it_stands() -> None:
     late = datetime(2026, 12, 1, tzinfo=UTC)
     assert ask(replace(SPEC, deadline_at=late)).deadline_s == late.timestamp()
