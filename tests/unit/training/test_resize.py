@@ -64,7 +64,8 @@ def work(rank: int, port: int, folder: Path, recipe: Recipe, leave_at_step: int 
 def forks() -> ForkServerContext:
     """Processes that begin with everything heavy imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlaas.training.loop", "mlaas.training.model"])
+    heavy = ["mlaas.training.loop", "mlaas.training.model", "deepspeed.runtime.zero.muon.muon_optimizer"]
+    context.set_forkserver_preload(heavy)
     return context
 
 
