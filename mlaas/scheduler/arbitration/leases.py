@@ -156,7 +156,7 @@ class SchedulerLeases:
             workload_id=record.id,
             deployment=deployment,
             version=int(version),
-            is_floor=not record.spec["preemptible"],
+            is_floor=not record.spec.get("preemptible", True),
             sequence=record.sequence,
             node=hold.node,
             is_yielding=hold.is_yielding,

@@ -46,7 +46,7 @@ def test_replicas_follow_demand_up_at_once_and_down_after_the_hold():
     world.ask(1)
     world.pass_time(199.0)
     assert len(world.replicas.running) == 3
-    world.pass_time(100.0)
+    world.pass_time(100.0, ticks=4)
     assert len(world.replicas.running) == len(world.leases.leases) == 1
 
 

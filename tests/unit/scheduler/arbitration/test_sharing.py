@@ -1,0 +1,120 @@
+"""Serving and training on one live scheduler: who makes room, and who gets the machines back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mlaas.scheduler.arbitration.leases import SchedulerLeases
+from mlaas.scheduler.arbitration.service import ArbitrationService
+from mlaas.scheduler.arbitration.types import Load, Share
+from mlaas.scheduler.types import Resources
+from tests.fakes.live_scheduler import Bench
+from tests.fakes.sharing import MemoryReplicas, MemoryRouter
+
+M = Share(name="m", version=1, worker=Resources(gpus=1), floor=1, ceiling=4, hold_s=60.0)
+
+
+class World:
+    """Two nodes of four GPUs under a live scheduler, and a deployment that shares them."""
+
+    def __init__(self, bench):
+        self.bench = bench
+        self.replicas, self.router = MemoryReplicas({"m": M}), MemoryRouter()
+        self.leases = SchedulerLeases(bench.service)
+        self.service = ArbitrationService(self.leases, self.replicas, self.router, clock=lambda: bench.time.monotonic_s)
+
+    def ask(self, num_needed):
+        self.router.seen = {"m": Load(num_ready=0, num_needed=num_needed)}
+
+    async def until(self, condition):
+        """Turn both loops until a condition holds."""
+        for _ in range(100):
+            await self.service.tick()
+            await self.bench.turn()
+            await asyncio.sleep(0.005)
+            if await condition():
+                return
+        raise AssertionError("it did not come about in 100 turns")
+
+    async def until_running(self, number):
+        async def condition():
+            return len(self.replicas.running) == number
+
+        await self.until(condition)
+
+    async def until_state(self, workload_id, state):
+        async def condition():
+            return await self.bench.state(workload_id) == state
+
+        await self.until(condition)
+
+
+@pytest.fixture
+async def world(tmp_path):
+    world = World(await Bench(tmp_path).start())
+    yield world
+    await world.leases.close()
+
+
+async def test_training_yields_for_replicas_and_is_back_once_demand_has_gone_for_the_hold(world):
+    bench = world.bench
+    await world.until_running(1)
+    train = await bench.submit(gpus=3, workers=2, min_runtime_s=0.0)
+    await world.until_state(train, "running")
+    await bench.after(100.0)
+    world.ask(4)
+    await world.until_state(train, "yielding")
+    assert bench.cluster.asked == [f"{train}.1"]
+    bench.cluster.end(f"{train}.1", -15)
+    await world.until_running(4)
+    assert await bench.state(train) == "pending"
+    world.ask(1)
+    bench.time.advance(30.0)
+    await world.service.tick()
+    bench.time.advance(30.0)
+    await world.service.tick()
+    assert len(world.replicas.running) == 4
+    # The loop looks each half second; here only when the test says so.
+    for _ in range(5):
+        bench.time.advance(20.0)
+        await world.service.tick()
+    await world.until_running(1)
+    await world.until_state(train, "running")
+    assert f"{train}.2" in bench.cluster.running
+
+
+async def test_a_lost_node_takes_only_the_replicas_that_were_on_it(world):
+    world.ask(4)
+    await world.until_running(4)
+    before = dict(world.replicas.nodes)
+    lost = next(iter(before.values()))
+    world.bench.cluster.lose_node(lost)
+
+    async def is_back():
+        return len(world.replicas.running) == 4 and lost not in world.replicas.nodes.values()
+
+    await world.until(is_back)
+    stayed = {workload for workload, node in before.items() if node != lost}
+    assert stayed <= world.replicas.running.keys()
+
+
+async def test_replicas_are_held_on_by_who_takes_over(world):
+    world.ask(2)
+    await world.until_running(2)
+    before = set(world.replicas.running)
+    await world.leases.close()
+    world.leases = SchedulerLeases(world.bench.service)
+    world.service = ArbitrationService(
+        world.leases, world.replicas, world.router, clock=lambda: world.bench.time.monotonic_s
+    )
+    await world.until_running(2)
+    assert set(world.replicas.running) == before
+
+
+async def test_replicas_of_the_floor_never_yield_and_the_others_do(world):
+    world.ask(4)
+    await world.until_running(4)
+    rows = await world.bench.service.list(tenant="serving")
+    assert sorted(row.spec.get("preemptible", True) for row in rows) == [False, True, True, True]
