@@ -243,6 +243,7 @@ workloads = Table(
     Column("name", Text, nullable=False),
     Column("spec", JSON, nullable=False),
     Column("priority", Integer, nullable=False),
+    Column("preempts", Boolean, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("submitted_at", UtcDateTime, nullable=False),

@@ -39,6 +39,8 @@ class WorkloadRecord:
     """What was asked for, as JSON (`mlaas.scheduler.requests.spec`)."""
     priority: int
     """Number of the priority class when it was submitted."""
+    preempts: bool = True
+    """Whether others may have to yield for it, as its class said then."""
     state: str
     """`mlaas.scheduler.live.lifecycle.State`."""
     reason: str

@@ -143,6 +143,7 @@ class Submissions:
                 name=spec.name,
                 spec=document,
                 priority=workload.priority,
+                preempts=workload.preempts,
                 state=State.PENDING.value,
                 reason=QUEUED,
                 submitted_at=now,
@@ -184,7 +185,7 @@ def workload_of(record: WorkloadRecord, spec: WorkloadSpec) -> Workload:
     """Return a workload as decisions know it."""
     return to_workload(
         spec, workload_id=record.id, tenant=record.tenant, queue=record.queue, priority=record.priority,
-        submitted_s=record.submitted_at.timestamp(),
+        preempts=record.preempts, submitted_s=record.submitted_at.timestamp(),
     )  # fmt: skip
 
 

@@ -86,8 +86,8 @@ def to_workload(
     tenant: str,
     queue: str,
     priority: int,
+    preempts: bool,
     submitted_s: float,
-    preempts: bool = True,
 ) -> Workload:
     """Return a spec as decisions know it, without a check."""
     return Workload(

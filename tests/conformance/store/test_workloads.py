@@ -45,6 +45,7 @@ def named(*ids: str) -> list[WorkloadRecord]:
 def test_what_was_stored_comes_back_equal(repository: WorkloadRepository, epoch: int) -> None:
     full = replace(
         RECORD,
+        preempts=False,
         parent_id="p",
         array_index=3,
         attempt=2,

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("spec", sa.JSON, nullable=False),
         sa.Column("priority", sa.Integer, nullable=False),
+        sa.Column("preempts", sa.Boolean, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("submitted_at", time, nullable=False),
