@@ -18,7 +18,7 @@ import numpy as np
 
 from mlaas.scheduler.backfill import Held, Reservation, reserve
 from mlaas.scheduler.elastic import grow
-from mlaas.scheduler.moving import MOST_COST, Tenants, Way, make_way
+from mlaas.scheduler.moving import MOST_COST, Tenants, Way, make_way, may_make_way
 from mlaas.scheduler.ordering import Blocked, borrowed, entitled_pending, usage_by_leaf
 from mlaas.scheduler.placement import find_nodes
 from mlaas.scheduler.preemption import Claim, Room, make_room, preference
@@ -378,7 +378,7 @@ class _Yielders:
     def room_for(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Room | None:
         """Return the room that running gangs can make for a waiting workload."""
         eligible = self._eligible(cycle, row, gang, workers)
-        if not eligible.any():
+        if not eligible.any() or not self._may_be_enough(cycle.free, gang, workers, eligible):
             return None
         if cycle.head is not None and cycle.reservation is None:
             cycle.reserve_for_head()
@@ -389,8 +389,31 @@ class _Yielders:
             order=self.order, needs=self.needs, min_workers=self.min_workers,
         )  # fmt: skip
 
+    def _may_be_enough(self, free: Free, gang: CompiledGang, workers: int, eligible: Bools) -> bool:
+        """Whether these rows hold enough devices: cheap, and never wrong when it says no."""
+        if not gang.devices:
+            return True
+        row, node = self.devices
+        devices = np.bincount(node[eligible[row]], minlength=len(free.whole)) + free.whole
+        return int((devices[gang.mask] // gang.devices).sum()) >= workers
+
+    @cached_property
+    def devices(self) -> tuple[Ints, Ints]:
+        """(running row, node) of each device that is held, by however small a part."""
+        row, cell, amount, _ = self.snapshot.running.entries()
+        cluster = self.snapshot.cluster
+        node, column = np.divmod(cell, cluster.cells.shape[1])
+        held = (amount > 0) & (column < cluster.num_devices)
+        return row[held], node[held]
+
     def way_for(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Way | None:
         """Return the moves to other nodes that let a waiting workload start on idle capacity."""
+        if not may_make_way(cycle.free, gang, workers=workers):
+            return None
+        cycle.reserve_for_head()
+        free = cycle.cells_for(row)
+        if not may_make_way(free, gang, workers=workers):
+            return None
         running, pending = self.snapshot.running, self.snapshot.pending
         movable = self.askable & (running.ints_of("priority") <= pending.ints_of("priority")[row])
         cost = running.floats_of("restart_s") * running.floats_of("share")
@@ -399,7 +422,7 @@ class _Yielders:
         if cycle.outlasts(row) and cycle.reservation is not None:
             movable &= cycle.ends_s > cycle.reservation.start_s
         return make_way(
-            cycle.cells_for(row), gang, running, workers=workers, gangs=self.snapshot.cluster.gangs,
+            free, gang, running, workers=workers, gangs=self.snapshot.cluster.gangs,
             tenants=self.tenants, movable=movable, cost=cost,
             budget=MOST_COST * float(cycle.runtime_s[row] * pending.floats_of("share")[row]),
         )  # fmt: skip
@@ -407,7 +430,7 @@ class _Yielders:
     @cached_property
     def tenants(self) -> Tenants:
         """Where running gangs lie."""
-        return Tenants(self.snapshot.running, width=self.snapshot.cluster.cells.shape[1])
+        return Tenants(self.snapshot.running)
 
     def _eligible(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Bools:
         running, pending = cycle.snapshot.running, cycle.snapshot.pending

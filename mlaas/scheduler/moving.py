@@ -39,23 +39,21 @@ class Way:
 class Tenants:
     """Which running gangs lie whole on which node."""
 
-    def __init__(self, running: RunningTable, *, width: int) -> None:
-        row, cell, amount, _ = running.entries()
-        live = amount > 0
-        row, node = row[live], cell[live] // width
-        lowest, highest = np.full(len(running), -1), np.full(len(running), -1)
-        highest[row] = node
-        np.maximum.at(highest, row, node)
-        lowest[row] = node
-        np.minimum.at(lowest, row, node)
-        self.node: Ints = np.where(lowest == highest, lowest, -1)
+    def __init__(self, running: RunningTable) -> None:
+        held = (running.allocations[workload_id].nodes for workload_id in running.ids)
+        self.node: Ints = np.array([nodes[0][0] if len(nodes) == 1 else -1 for nodes in held], dtype=np.int64)
+
+
+def may_make_way(free: Free, gang: CompiledGang, *, workers: int) -> bool:
+    """Whether moves could let a gang start at all: cheap, and never wrong when it says no."""
+    return bool(gang.devices and gang.domains is None and free.whole.sum() >= workers * gang.devices)
 
 
 def make_way(
     free: Free, gang: CompiledGang, running: RunningTable, *, workers: int, gangs: Sequence[CompiledGang],
     tenants: Tenants, movable: Bools, cost: Floats, budget: float,
 ) -> Way | None:  # fmt: skip
-    """Return the moves that let a gang of whole GPUs start on idle capacity, or None.
+    """Return the moves that let a gang that `may_make_way` start on idle capacity, or None.
 
     Args:
         free: Free cells of the plan, which are not enough as they lie.
@@ -68,8 +66,6 @@ def make_way(
         cost: What moving each row costs.
         budget: The most that the moves may cost together.
     """
-    if not gang.devices or gang.domains is not None or int(free.whole.sum()) < workers * gang.devices:
-        return None
     search = _Search(free.copy(), gang, running, gangs, tenants, movable, cost)
     slots = np.minimum(free.slots(gang), workers)
     nodes: dict[int, int] = {}
