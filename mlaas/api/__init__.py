@@ -6,6 +6,7 @@ cluster_routes   the cluster as it is used, and its queues
 package_routes   working directories of commands; package_folder keeps them
 bodies           what requests say, in JSON or YAML
 answers          what the scheduler says, as callers see it
+visibility       whose workloads a caller sees
 log_files        what commands have printed, read piece by piece
 mount            all routes together
 client           the other side: what the command line and Python programs call

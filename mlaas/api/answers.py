@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlaas.scheduler.explain import Explanation
     from mlaas.scheduler.plan import Plan
+    from mlaas.scheduler.view import ClusterView
     from mlaas.store.workloads import WorkloadEvent, WorkloadRecord
 
 
@@ -48,3 +49,17 @@ def encode_event(event: WorkloadEvent) -> dict[str, Any]:
 def encode_told(told: Explanation | Plan) -> dict[str, Any]:
     """Return what the scheduler tells about a workload: as `lines` for people, and field by field for programs."""
     return {"lines": told.lines(), **{field.name: getattr(told, field.name) for field in fields(told)}}
+
+
+def visible_cluster(view: ClusterView, *, tenant: str | None) -> ClusterView:
+    """Return the cluster as a tenant may see it: all nodes and queues, of workloads the own. None: everything."""
+    if tenant is None:
+        return view
+    own = {gang.workload_id for gang in view.gangs if gang.tenant == tenant}
+    return replace(
+        view,
+        nodes=tuple(replace(node, gangs=tuple(gang for gang in node.gangs if gang in own)) for node in view.nodes),
+        gangs=tuple(gang for gang in view.gangs if gang.tenant == tenant),
+        waiting=tuple(each for each in view.waiting if each.tenant == tenant),
+        tenants=tuple(each for each in view.tenants if each.name == tenant),
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from mlaas.api.answers import visible_cluster
 from mlaas.api.bodies import MAX_DOCUMENT_BYTES, check_parameters, parse_queues_body, parse_switch
 from mlaas.api.ports import QueueSource, SchedulerPort
+from mlaas.api.visibility import visible_tenant
 from mlaas.router.files.routes import caller_of
 from mlaas.router.operator_routes import require_admin
 from mlaas.router.routes import Request, Result, Route, as_json, route
@@ -36,7 +38,8 @@ class ClusterRoutes:
 
     async def _cluster(self, request: Request) -> Result:
         check_parameters(request.query, ())
-        return as_json(await self.scheduler.top())
+        view = await self.scheduler.top()
+        return as_json(visible_cluster(view, tenant=visible_tenant(caller_of(request))))
 
     async def _queues(self, request: Request) -> Result:
         require_admin(caller_of(request))

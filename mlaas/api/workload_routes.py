@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,8 +19,8 @@ from mlaas.api.log_files import (
     wait_for_piece,
 )
 from mlaas.api.ports import SchedulerPort
-from mlaas.auth.types import Principal
-from mlaas.errors import InvalidRequest, NotFound, PermissionDenied
+from mlaas.api.visibility import tenant_asked_for, visible_tenant
+from mlaas.errors import InvalidRequest, NotFound
 from mlaas.providers.base import FieldError
 from mlaas.router.files.routes import caller_of
 from mlaas.router.routes import Request, Result, Route, as_json, route
@@ -87,7 +86,7 @@ class WorkloadRoutes:
     async def _list(self, request: Request) -> Result:
         check_parameters(request.query, ("state", "tenant", "limit"))
         found = await self.scheduler.list(
-            tenant=_tenant_asked_for(caller_of(request), request.query),
+            tenant=tenant_asked_for(caller_of(request), request.query),
             states=_states(request.query.get("state", "")),
             limit=parse_number(request.query, "limit", default=100, least=1, most=_MAX_LISTED),
         )
@@ -99,21 +98,21 @@ class WorkloadRoutes:
     async def _events(self, request: Request) -> Result:
         check_parameters(request.query, ("after",))
         after = parse_number(request.query, "after", default=0, most=10**9)
-        found = await self.scheduler.events(request.path[0], tenant=_visible(caller_of(request)), after=after)
+        found = await self.scheduler.events(request.path[0], tenant=visible_tenant(caller_of(request)), after=after)
         return as_json({"events": [encode_event(event) for event in found]})
 
     async def _explain(self, request: Request) -> Result:
         check_parameters(request.query, ())
-        told = await self.scheduler.explain(request.path[0], tenant=_visible(caller_of(request)))
+        told = await self.scheduler.explain(request.path[0], tenant=visible_tenant(caller_of(request)))
         return as_json(encode_told(told))
 
     async def _cancel(self, request: Request) -> Result:
         check_parameters(request.query, ())
-        ended = await self.scheduler.cancel(request.path[0], tenant=_visible(caller_of(request)))
+        ended = await self.scheduler.cancel(request.path[0], tenant=visible_tenant(caller_of(request)))
         return as_json(encode_workload(ended))
 
     async def _find(self, request: Request) -> WorkloadRecord:
-        return await self.scheduler.get(request.path[0], tenant=_visible(caller_of(request)))
+        return await self.scheduler.get(request.path[0], tenant=visible_tenant(caller_of(request)))
 
     async def _log(self, request: Request) -> Result:
         """Answer a part of a log; the headers say where the next one begins and whether there is more to come."""
@@ -151,19 +150,6 @@ def _submission_id(request: Request) -> str | None:
     if len(given) > 1:
         raise FieldError("submission_id", "'submission_id' and the header idempotency-key differ; send one of them")
     return given.pop() if given else None
-
-
-def _visible(principal: Principal) -> str | None:
-    """Return the tenant whose workloads a caller sees; None: all."""
-    return None if principal.role == "admin" else principal.tenant
-
-
-def _tenant_asked_for(principal: Principal, query: Mapping[str, str]) -> str | None:
-    asked, visible = query.get("tenant") or None, _visible(principal)
-    if visible is not None and asked not in (None, visible):
-        message = f"tenant={asked!r} is not the tenant of your key; leave it out, or use an admin's key"
-        raise PermissionDenied("not_your_tenant", message)
-    return asked or visible
 
 
 def _states(text: str) -> tuple[State, ...]:

@@ -11,7 +11,7 @@ import typer
 from mlaas.cli.connection import Key, Url, connect
 from mlaas.cli.instance import AsJson
 from mlaas.cli.jobs import follow_workload, submit_job
-from mlaas.cli.workload_flags import documents_of, rest_of, takes_workload_flags
+from mlaas.cli.workload_flags import FLAGS, documents_of, rest_of, takes_workload_flags
 from mlaas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ def submit(
     Arguments of a script that are flags here too go after `--`. Exits with 1 when what it follows fails. Ctrl-C stops
     following, and what runs goes on.
     """
+    if script is not None and str(script).startswith("-"):
+        raise ConfigError(
+            "unknown_flag", f"there is no flag {script}{nearest(str(script), [each.name for each in FLAGS])}"
+        )
     rest = [*(arguments or []), *rest_of(context)]
     if script is not None and file is None and not fields:
         submit_job(script, rest, working_dir=working_dir or Path(), wait=wait is not False)
@@ -66,6 +70,12 @@ def submit(
         has_succeeded = [follow_workload(client, record["id"]) for record in records if wait]
     if not all(has_succeeded):
         raise typer.Exit(1)
+
+
+def _unknown_flag(name: str) -> ConfigError:
+    from mlaas.located import nearest
+
+    return ConfigError("unknown_flag", f"there is no flag {name}{nearest(name, [flag.name for flag in FLAGS])}")
 
 
 def _python(script: Path, arguments: Sequence[str], *, folder: Path) -> list[str]:

@@ -20,6 +20,9 @@ _STYLES: Final = {
     "failed": "red",
     "cancelled": "dim",
 }
+_ENDED: Final = ("succeeded", "failed", "cancelled")
+_NO_POSITION: Final = 10**9
+"""Of who is held back: behind all that have one."""
 _NODE_ID: Final = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{48}\b")
 _STRESSED: Final = ("waits:", "should start", "what would start it now:", "would be refused:")
 """Beginnings of the lines that answer what people ask first."""
@@ -53,12 +56,24 @@ def lines_text(lines: Sequence[str], *, state: str = "") -> Text:
     return text
 
 
+def in_turn(workloads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return workloads in the order of a queue: what runs, then what waits by its position, then what has ended."""
+
+    def turn(workload: Mapping[str, Any]) -> tuple[int, int]:
+        state, position = workload["state"], workload["position"]
+        group = 2 if state in _ENDED else 1 if state == "pending" else 0
+        return group, position if position is not None else _NO_POSITION
+
+    return sorted(workloads, key=turn)
+
+
 def row_of(workload: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
     """Return a workload as a line of a table."""
     since = workload["ended_at"] or workload["started_at"] or workload["submitted_at"]
     if workload["state"] == "pending":
         since = workload["submitted_at"]
     return {
+        "turn": "" if workload["position"] is None else str(workload["position"]),
         "id": workload["id"],
         "name": workload["name"],
         "state": state_text(workload["state"]),

@@ -29,16 +29,18 @@ def queue(
     from datetime import UTC, datetime
 
     from mlaas.cli.output import print_json, show_rows
-    from mlaas.cli.workload_text import row_of
+    from mlaas.cli.workload_text import in_turn, row_of
 
     states = tuple(state.split(",")) if state else () if everything else _UNFINISHED
     with connect(url=url, key=key) as client:
         found = client.list(states=states, tenant=tenant, limit=limit)
+        positions = {each["workload_id"]: each["position"] for each in client.cluster()["waiting"]}
+    ordered = in_turn([{"position": positions.get(each["id"]), **each} for each in found])
     if as_json:
-        print_json(found)
+        print_json(ordered)
         return
     now = datetime.now(UTC)
-    show_rows([row_of(each, now=now) for each in found], as_json=False, empty="nothing waits and nothing runs")
+    show_rows([row_of(each, now=now) for each in ordered], as_json=False, empty="nothing waits and nothing runs")
 
 
 def explain(workload_id: WorkloadId, key: Key = "", url: Url = "", as_json: AsJson = False) -> None:
