@@ -46,13 +46,16 @@ class Holders:
     async def ticket(self, request: str, *, tenant: str, holder: str) -> Ticket:
         """Return where a workload stands once it is placed, or after `POLL_S`.
 
+        A lease id comes from the command that holds it, which need not know its tenant; a workload id may come from
+        anybody.
+
         Raises:
             Conflict: `lease_over`.
             NotFound: there is no such workload, or it is another tenant's.
         """
         workload_id, attempt = workload_of(request)
         live = self._roster.lives.get(workload_id)
-        if live is None or live.record.tenant != tenant:
+        if live is None or (not attempt and live.record.tenant != tenant):
             raise await self._gone(workload_id, tenant)
         if attempt and live.record.attempt != attempt:
             raise _over(request, live.committed)
