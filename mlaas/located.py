@@ -61,6 +61,9 @@ def read_documents(text: str, *, source: str, code: str) -> list[tuple[Any, Plac
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(code, f"{source}:{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        # Characters that YAML has not, dates such as 2026-13-01, and nesting without end.
+        raise ConfigError(code, f"{source}: not valid YAML: {error}") from error
     for tree in trees:
         _refuse_key_twice(tree, source=source, code=code)
     return [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -14,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 MOST_S: Final = 10 * 366 * 86_400.0
 """No run takes more than ten years; a longer time is a slip of the keyboard."""
+MOST_BYTES: Final = 2**60
 MOST_INDEXES: Final = 10_000
 """Workloads of one array."""
 MOST_INDEX: Final = 10**9
@@ -39,7 +41,7 @@ def parse_number(value: object) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"{_shown(value)} is not a finite number, 0 or more")
+        raise ValueError(f"{shown(value)} is not a finite number, 0 or more")
     return number
 
 
@@ -51,7 +53,7 @@ def parse_count(value: object) -> int:
     """
     number = parse_number(value)
     if number != int(number):
-        raise ValueError(f"{_shown(value)} is not a whole number")
+        raise ValueError(f"{shown(value)} is not a whole number")
     return int(number)
 
 
@@ -68,9 +70,9 @@ def parse_duration(value: object) -> float:
         try:
             seconds = parse_number(value)
         except ValueError as error:
-            raise ValueError(f"{_shown(value)} is not a time; write 90s, 15m, 2h, 1h30m or 3d") from error
+            raise ValueError(f"{shown(value)} is not a time; write 90s, 15m, 2h, 1h30m or 3d") from error
     if seconds > MOST_S:
-        raise ValueError(f"{_shown(value)} is longer than ten years; check its unit")
+        raise ValueError(f"{shown(value)} is longer than ten years; check its unit")
     return seconds
 
 
@@ -85,13 +87,16 @@ def parse_deadline(value: object) -> float | datetime:
             value = datetime.fromisoformat(value.strip())
         except ValueError as error:
             raise ValueError(
-                f"{_shown(value)} is not a date; write 2026-12-01T08:00:00+01:00, or a time such as 6h"
+                f"{shown(value)} is not a date; write 2026-12-01T08:00:00+01:00, or a time such as 6h"
             ) from error
     if not isinstance(value, date):
         return parse_duration(value)
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise ValueError(f"{value} has no time zone; write it with its own, such as 2026-12-01T08:00:00+01:00 or ...Z")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{value} is not a date in UTC; check its year") from error
 
 
 def parse_size(value: object) -> int:
@@ -100,15 +105,15 @@ def parse_size(value: object) -> int:
     Raises:
         ValueError: it is not a size.
     """
-    text = value.strip() if isinstance(value, str) else str(value)
-    match = None if isinstance(value, bool) else _SIZE.fullmatch(text)
-    if match is None:
-        try:
-            return int(parse_number(value))
-        except ValueError as error:
-            raise ValueError(f"{_shown(value)} is not a size; write 512MiB, 4GiB or a number of bytes") from error
-    number, prefix, binary = match.groups()
-    return round(float(number) * (1024 if binary else 1000) ** _PREFIXES[prefix.lower()])
+    match = _SIZE.fullmatch(_written(value))
+    try:
+        number, prefix, binary = match.groups() if match else (value, "", "")
+        size = parse_number(number) * (1024 if binary else 1000) ** _PREFIXES[prefix.lower()]
+    except ValueError as error:
+        raise ValueError(f"{shown(value)} is not a size; write 512MiB, 4GiB or a number of bytes") from error
+    if size > MOST_BYTES:
+        raise ValueError(f"{shown(value)} is more than an exbibyte; check its unit")
+    return round(size)
 
 
 def parse_workers(value: object) -> tuple[int, int]:
@@ -117,10 +122,10 @@ def parse_workers(value: object) -> tuple[int, int]:
     Raises:
         ValueError: it is neither.
     """
-    match = None if isinstance(value, bool) else re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", str(value).strip())
+    match = re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", _written(value))
     if match is None:
         raise ValueError(
-            f"{_shown(value)} is not a number of workers; write 4, or 2..8 for a gang that may shrink and grow"
+            f"{shown(value)} is not a number of workers; write 4, or 2..8 for a gang that may shrink and grow"
         )
     least = int(match[1])
     return least, int(match[2] or least)
@@ -135,10 +140,10 @@ def parse_array(value: object) -> tuple[int, ...]:
     if isinstance(value, Sequence) and not isinstance(value, str):
         indexes = [_index(each) for each in value[: MOST_INDEXES + 1]]
     else:
-        text = str(value).strip()
-        if isinstance(value, bool) or not re.fullmatch(r"\d{1,10}(-\d{1,10})?( *, *\d{1,10}(-\d{1,10})?)*", text):
+        text = _written(value)
+        if not re.fullmatch(r"\d{1,10}(-\d{1,10})?( *, *\d{1,10}(-\d{1,10})?)*", text):
             raise ValueError(
-                f"{_shown(value)} is no array; write how many (100), or which indexes (0-99, 1,3,7-9, or a list)"
+                f"{shown(value)} is no array; write how many (100), or which indexes (0-99, 1,3,7-9, or a list)"
             )
         indexes = list(range(min(int(text), MOST_INDEXES + 1))) if text.isdigit() else _ranges(text)
     if not indexes:
@@ -172,7 +177,7 @@ def parse_text(value: object) -> str:
         ValueError: it is something else, or holds a zero byte.
     """
     if not isinstance(value, str):
-        raise ValueError(f"{_shown(value)} is not a text; put it in quotes if it is meant as one")
+        raise ValueError(f"{shown(value)} is not a text; put it in quotes if it is meant as one")
     if "\0" in value:
         raise ValueError(f"{value[:100]!r} holds a zero byte; take it out")
     return value
@@ -197,7 +202,7 @@ def parse_switch(value: object) -> bool:
         ValueError: it is neither.
     """
     if not isinstance(value, bool):
-        raise ValueError(f"{_shown(value)} is neither true nor false")
+        raise ValueError(f"{shown(value)} is neither true nor false")
     return value
 
 
@@ -208,7 +213,7 @@ def parse_texts(value: object) -> dict[str, str]:
         ValueError: it is no mapping, or a value is neither text nor number.
     """
     if not isinstance(value, Mapping):
-        raise ValueError(f"{_shown(value)} is not a mapping; write `NAME: value` for each")
+        raise ValueError(f"{shown(value)} is not a mapping; write `NAME: value` for each")
     return {parse_name(name): _as_text(name, each) for name, each in value.items()}
 
 
@@ -220,7 +225,7 @@ def parse_names(value: object) -> tuple[str, ...]:
     """
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, Sequence):
-        raise ValueError(f"{_shown(value)} is not a list of names")
+        raise ValueError(f"{shown(value)} is not a list of names")
     names = tuple(parse_name(each) for each in listed)
     if len(set(names)) < len(names):
         raise ValueError(f"{next(each for each in names if names.count(each) > 1)!r} is named twice; name it once")
@@ -237,7 +242,7 @@ def parse_command(value: object) -> tuple[str, ...]:
         return ("/bin/sh", "-c", parse_name(value))
     if not (isinstance(value, Sequence) and value):
         raise ValueError(
-            f"{_shown(value)} is not a command; write a text for the shell, or a list of program and arguments"
+            f"{shown(value)} is not a command; write a text for the shell, or a list of program and arguments"
         )
     return tuple(_as_text("command", each) for each in value)
 
@@ -251,17 +256,25 @@ def parse_choice(value: object, choices: type[EnumT]) -> EnumT:
     for choice in choices:
         if isinstance(value, str) and value.casefold() == choice.value.casefold():
             return choice
-    raise ValueError(f"{_shown(value)} is not one of {', '.join(choice.value for choice in choices)}")
+    raise ValueError(f"{shown(value)} is not one of {', '.join(choice.value for choice in choices)}")
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+def shown(value: object) -> str:
+    """Return a value for a message. Never the whole of it: aliases make a short YAML text an endless value."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = shortener.maxlong = 100
+    shortener.maxlevel = 2
+    return shortener.repr(value)
+
+
+def _written(value: object) -> str:
+    """Return a text or number as it was written; empty for anything else."""
+    return "" if isinstance(value, bool) or not isinstance(value, str | int | float) else str(value).strip()
 
 
 def _index(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_INDEX:
-        raise ValueError(f"{_shown(value)} is not an index; it is a whole number from 0 to {MOST_INDEX:,}")
+        raise ValueError(f"{shown(value)} is not an index; it is a whole number from 0 to {MOST_INDEX:,}")
     return value
 
 
@@ -278,5 +291,5 @@ def _ranges(text: str) -> list[int]:
 
 def _as_text(name: object, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{_shown(value)} of {name} is neither text nor number; put it in quotes")
+        raise ValueError(f"{shown(value)} of {name} is neither text nor number; put it in quotes")
     return parse_text(str(value))

@@ -30,7 +30,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 def _amounts(value: object) -> dict[str, float]:
     """Return amounts by Ray's names."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"{value!r} is not a mapping; write `gpus: 8` and the like")
+        raise ValueError(f"{quantities.shown(value)} is not a mapping; write `gpus: 8` and the like")
     amounts: dict[str, float] = {}
     for name, each in value.items():
         if name in _OUR_NAMES:
@@ -61,7 +61,7 @@ def _tenants(value: object) -> tuple[str, ...]:
 
 def _priority(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MOST_PRIORITY:
-        raise ValueError(f"{value!r} is not a priority; it is a whole number within ±{MOST_PRIORITY:,}")
+        raise ValueError(f"{quantities.shown(value)} is not a priority; it is a whole number within ±{MOST_PRIORITY:,}")
     return value
 
 

@@ -1,4 +1,5 @@
 import math
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -77,64 +78,64 @@ def test_a_long_range_is_written_shortly() -> None:
     assert format_array([0, 1, 2, 7, 9, 10]) == "0-2,7,9-10"
 
 
+FULL_TEXT = """
+name: resnet50
+kind: Train
+queue: research
+priority: high
+workers: 2..8
+gpus: 0.5
+cpus: 4
+memory: 16GiB
+resources: {TPU: 1}
+labels: {accelerator: h100, zone: 3}
+strategy: strict_spread
+topology: rack
+preemptible: false
+estimate: 1h30m
+deadline: 6h
+min_runtime: 10m
+restart_cost: 45s
+yield_grace: 2m
+retries: {max: 3, backoff: 30s}
+depends_on: [prepare, fetch]
+array: 0-2,7
+command: [python, -m, train, --epochs, 3]
+environment: {SEED: 7, MODE: fast}
+working_dir: sha256-1
+"""
+FULL = WorkloadSpec(
+    name="resnet50",
+    kind=Kind.TRAIN,
+    queue="research",
+    priority_class="high",
+    gang=Gang(
+        Resources(gpus=0.5, cpus=4, memory_bytes=16 * 2**30, custom=(("TPU", 1.0),)),
+        min_workers=2,
+        max_workers=8,
+        strategy=Strategy.STRICT_SPREAD,
+        topology="rack",
+        labels=(("accelerator", "h100"), ("zone", "3")),
+    ),
+    preemptible=False,
+    estimate_s=5400,
+    deadline_s=21_600,
+    min_runtime_s=600,
+    restart_cost_s=45,
+    yield_grace_s=120,
+    retries=Retries(max_retries=3, backoff_s=30),
+    depends_on=("prepare", "fetch"),
+    array=(0, 1, 2, 7),
+    command=Command(
+        argv=("python", "-m", "train", "--epochs", "3"),
+        environment=(("SEED", "7"), ("MODE", "fast")),
+        working_dir="sha256-1",
+    ),
+)
+
+
 def test_all_fields_are_read() -> None:
-    (spec,) = parse_specs(
-        """
-        name: resnet50
-        kind: Train
-        queue: research
-        priority: high
-        workers: 2..8
-        gpus: 0.5
-        cpus: 4
-        memory: 16GiB
-        resources: {TPU: 1}
-        labels: {accelerator: h100, zone: 3}
-        strategy: strict_spread
-        topology: rack
-        preemptible: false
-        estimate: 1h30m
-        deadline: 6h
-        min_runtime: 10m
-        restart_cost: 45s
-        yield_grace: 2m
-        retries: {max: 3, backoff: 30s}
-        depends_on: [prepare, fetch]
-        array: 0-2,7
-        command: [python, -m, train, --epochs, 3]
-        environment: {SEED: 7, MODE: fast}
-        working_dir: sha256-1
-        """,
-        origin="w.yaml",
-    )
-    assert spec == WorkloadSpec(
-        name="resnet50",
-        kind=Kind.TRAIN,
-        queue="research",
-        priority_class="high",
-        gang=Gang(
-            Resources(gpus=0.5, cpus=4, memory_bytes=16 * 2**30, custom=(("TPU", 1.0),)),
-            min_workers=2,
-            max_workers=8,
-            strategy=Strategy.STRICT_SPREAD,
-            topology="rack",
-            labels=(("accelerator", "h100"), ("zone", "3")),
-        ),
-        preemptible=False,
-        estimate_s=5400,
-        deadline_s=21_600,
-        min_runtime_s=600,
-        restart_cost_s=45,
-        yield_grace_s=120,
-        retries=Retries(max_retries=3, backoff_s=30),
-        depends_on=("prepare", "fetch"),
-        array=(0, 1, 2, 7),
-        command=Command(
-            argv=("python", "-m", "train", "--epochs", "3"),
-            environment=(("SEED", "7"), ("MODE", "fast")),
-            working_dir="sha256-1",
-        ),
-    )
+    assert parse_specs(FULL_TEXT, origin="w.yaml") == (FULL,)
 
 
 def test_what_is_left_out_has_the_defaults_of_the_spec() -> None:
@@ -281,3 +282,45 @@ def test_a_file_holds_one_workload_or_several() -> None:
 
 def test_most_indexes_are_accepted() -> None:
     assert len(parse_spec({"array": MOST_INDEXES}).array) == MOST_INDEXES
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.datetimes() | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(field=st.sampled_from(sorted(encode_spec(FULL))), value=anything)
+def test_whatever_a_field_holds_is_read_or_refused(field: str, value: object) -> None:
+    with suppress(ConfigError):
+        spec = parse_spec({"command": "true", field: value})
+        assert decode_spec(orjson.loads(orjson.dumps(encode_spec(spec)))) == spec
+
+
+@given(st.text(st.sampled_from("ab:1-.[]{}&*!,#'\"\n \t\0%@"), max_size=30))
+def test_whatever_a_file_holds_is_read_or_refused(text: str) -> None:
+    with suppress(ConfigError):
+        parse_specs(text, origin="w.yaml")
+
+
+@pytest.mark.parametrize("field", sorted(encode_spec(FULL)))
+def test_a_value_of_endless_aliases_is_refused_at_once(field: str) -> None:
+    bomb: list[Any] = [1]
+    for _ in range(50):
+        bomb = [bomb, bomb]
+    with pytest.raises(ConfigError) as refused:
+        parse_spec({"command": "true", field: bomb})
+    assert len(refused.value.message) < 300
+
+
+@pytest.mark.parametrize("text", ["gpus: 2026-13-01", "a: \x00", "[" * 3_000, "deadline: 0001-01-01T00:00:00+14:00"])
+def test_what_yaml_cannot_hold_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^w\.yaml"):
+        parse_specs(text, origin="w.yaml")
+
+
+@pytest.mark.parametrize("value", ["9" * 500 + "GiB", 10**400, "2e30"])
+def test_more_memory_than_there_is_in_the_world_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"exbibyte|not a size"):
+        parse_spec({"memory": value})

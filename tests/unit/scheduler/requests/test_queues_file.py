@@ -1,3 +1,4 @@
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +241,45 @@ def test_changes_are_told_in_one_line_each() -> None:
         "+ queue c: weight 2; tenants all",
     ]
     assert change(new, new) == []
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    place=st.sampled_from(
+        [
+            ("queues",),
+            ("queues", "a"),
+            ("queues", "a", "guarantee"),
+            ("queues", "a", "weight"),
+            ("queues", "a", "tenants"),
+            ("priority_classes", "c"),
+            ("autoscaling",),
+            ("autoscaling", "node_types", "n"),
+            ("default_queue",),
+        ]
+    ),
+    value=anything,
+)
+def test_whatever_is_written_somewhere_is_read_or_refused(place: tuple[str, ...], value: object) -> None:
+    document: Any = value
+    for name in reversed(place):
+        document = {name: document}
+    with suppress(ConfigError):
+        queues = parse_queues({"default_queue": "a", **document})
+        assert parse_queues(orjson.loads(orjson.dumps(encode_queues(queues)))) == queues
+
+
+def test_a_value_of_endless_aliases_is_refused_at_once() -> None:
+    bomb: list[Any] = [1]
+    for _ in range(50):
+        bomb = [bomb, bomb]
+    for document in ({"queues": {"a": {"guarantee": bomb}}}, {"priority_classes": {"a": bomb}}, bomb):
+        with pytest.raises(ConfigError) as refused:
+            parse_queues(document)
+        assert len(refused.value.message) < 300
