@@ -14,7 +14,9 @@ history come in with the snapshot, and each action goes out with its reason.
     quota        guarantees, borrowing and lending in hierarchical cohorts
     ordering     the scheduling policies: who goes first
     placement    where a gang fits, with the least fragmentation
+    yielders     what runs, as far as it may be asked to yield or move
     preemption   who shrinks or yields for it: borrowed first, least valuable first, never within its minimum runtime
+    moving       who goes on elsewhere, so that idle GPUs come together
     backfill     the reservation of the first that cannot start, and what may pass it
     elastic      who grows into idle capacity
     cycle        one decision out of all of these

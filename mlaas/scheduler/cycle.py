@@ -18,16 +18,17 @@ import numpy as np
 
 from mlaas.scheduler.backfill import Held, Reservation, reserve
 from mlaas.scheduler.elastic import grow
-from mlaas.scheduler.moving import MOST_COST, Tenants, Way, make_way, may_make_way
-from mlaas.scheduler.ordering import Blocked, borrowed, entitled_pending, usage_by_leaf
+from mlaas.scheduler.ordering import Blocked, entitled_pending, usage_by_leaf
 from mlaas.scheduler.placement import find_nodes
-from mlaas.scheduler.preemption import Claim, Room, make_room, preference
 from mlaas.scheduler.types import Decision, Move, Place, Placement, Preempt, Reserve, Shrink, Wait, WaitCode
+from mlaas.scheduler.yielders import Yielders
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Allocation, Bools, CompiledGang, Free, Ints
     from mlaas.scheduler.estimates import Floats
+    from mlaas.scheduler.moving import Way
     from mlaas.scheduler.ordering import SchedulingPolicy
+    from mlaas.scheduler.preemption import Room
     from mlaas.scheduler.quota import Usage
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.types import Action
@@ -48,7 +49,7 @@ def decide(snapshot: Snapshot, policy: SchedulingPolicy) -> Decision:
     """
     if not len(snapshot.pending) and not len(snapshot.running):
         return Decision(())
-    cycle = _Cycle(snapshot, policy)
+    cycle = Cycle(snapshot, policy)
     if len(snapshot.pending):
         cycle.walk()
     if not cycle.passed_over and len(snapshot.running):
@@ -56,7 +57,7 @@ def decide(snapshot: Snapshot, policy: SchedulingPolicy) -> Decision:
     return Decision(tuple(cycle.actions), tuple(cycle.blocked))
 
 
-class _Cycle:
+class Cycle:
     """The plan under way."""
 
     def __init__(self, snapshot: Snapshot, policy: SchedulingPolicy) -> None:
@@ -81,11 +82,11 @@ class _Cycle:
         self.runtime_s = policy.pending_runtime_s(snapshot)
 
     @cached_property
-    def yielders(self) -> _Yielders | None:
+    def yielders(self) -> Yielders | None:
         """What runs and may be asked to yield; None when the policy asks no one."""
         if self.policy.margin is None or not len(self.snapshot.running):
             return None
-        return _Yielders(self.snapshot, self.policy, self.policy.margin)
+        return Yielders(self.snapshot, self.policy, self.policy.margin)
 
     @cached_property
     def usage(self) -> Usage:
@@ -352,111 +353,6 @@ class _Cycle:
 
     def _gang(self, row: int) -> CompiledGang:
         return self.snapshot.cluster.gangs[self.gang[row]]
-
-
-class _Yielders:
-    """What runs, as far as it may be asked to yield."""
-
-    def __init__(self, snapshot: Snapshot, policy: SchedulingPolicy, margin: float) -> None:
-        self.snapshot = snapshot
-        self.margin = margin
-        self.ranks = policy.running_ranks(snapshot)
-        self.askable: Bools = ~policy.protected(snapshot)
-        self.floor = float(self.ranks[self.askable].min()) + self.margin if self.askable.any() else np.inf
-        self.min_workers = snapshot.running.ints_of("min_workers")
-
-    @cached_property
-    def borrowed(self) -> Bools:
-        """Gangs on capacity that their queue borrows."""
-        return borrowed(self.snapshot, self.ranks)
-
-    @cached_property
-    def order(self) -> Ints:
-        """Rows in the order in which they are asked."""
-        return preference(self.snapshot.running, borrowed=self.borrowed, ranks=self.ranks)
-
-    def room_for(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Room | None:
-        """Return the room that running gangs can make for a waiting workload."""
-        eligible = self._eligible(cycle, row, gang, workers)
-        if not eligible.any() or not self._may_be_enough(cycle.free, gang, workers, eligible):
-            return None
-        if cycle.head is not None and cycle.reservation is None:
-            cycle.reserve_for_head()
-            eligible = self._eligible(cycle, row, gang, workers)
-        claim = Claim(gang, workers, int(cycle.queue[row]), workers * gang.demand, eligible)
-        return make_room(
-            claim, cycle.cells_for(row), cycle.usage if cycle.is_limited else None, cycle.snapshot.running,
-            order=self.order, needs=self.needs, min_workers=self.min_workers,
-        )  # fmt: skip
-
-    def _may_be_enough(self, free: Free, gang: CompiledGang, workers: int, eligible: Bools) -> bool:
-        """Whether these rows hold enough devices: cheap, and never wrong when it says no."""
-        if not gang.devices:
-            return True
-        row, node = self.devices
-        devices = np.bincount(node[eligible[row]], minlength=len(free.whole)) + free.whole
-        return int((devices[gang.mask] // gang.devices).sum()) >= workers
-
-    @cached_property
-    def devices(self) -> tuple[Ints, Ints]:
-        """(running row, node) of each device that is held, by however small a part."""
-        row, cell, amount, _ = self.snapshot.running.entries()
-        cluster = self.snapshot.cluster
-        node, column = np.divmod(cell, cluster.cells.shape[1])
-        held = (amount > 0) & (column < cluster.num_devices)
-        return row[held], node[held]
-
-    def way_for(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Way | None:
-        """Return the moves to other nodes that let a waiting workload start on idle capacity."""
-        if not may_make_way(cycle.free, gang, workers=workers):
-            return None
-        cycle.reserve_for_head()
-        free = cycle.cells_for(row)
-        if not may_make_way(free, gang, workers=workers):
-            return None
-        running, pending = self.snapshot.running, self.snapshot.pending
-        movable = self.askable & (running.ints_of("priority") <= pending.ints_of("priority")[row])
-        cost = running.floats_of("restart_s") * running.floats_of("share")
-        if cycle.gone:
-            movable[list(cycle.gone)] = False
-        if cycle.outlasts(row) and cycle.reservation is not None:
-            movable &= cycle.ends_s > cycle.reservation.start_s
-        return make_way(
-            free, gang, running, workers=workers, gangs=self.snapshot.cluster.gangs,
-            tenants=self.tenants, movable=movable, cost=cost,
-            budget=MOST_COST * float(cycle.runtime_s[row] * pending.floats_of("share")[row]),
-        )  # fmt: skip
-
-    @cached_property
-    def tenants(self) -> Tenants:
-        """Where running gangs lie."""
-        return Tenants(self.snapshot.running)
-
-    def _eligible(self, cycle: _Cycle, row: int, gang: CompiledGang, workers: int) -> Bools:
-        running, pending = cycle.snapshot.running, cycle.snapshot.pending
-        below = self.ranks + self.margin < cycle.ranks[row]
-        eligible = self.askable & (running.ints_of("priority") <= pending.ints_of("priority")[row])
-        if cycle.is_limited:
-            queue = int(cycle.queue[row])
-            entitled = cycle.usage.is_entitled(queue, workers * gang.demand)
-            mine = running.ints_of("queue") == queue
-            eligible &= (mine & below) | (self.borrowed & ~mine & (below | entitled))
-        else:
-            eligible &= below
-        if cycle.gone:
-            eligible[list(cycle.gone)] = False
-        if cycle.reservation is not None and cycle.outlasts(row):
-            eligible &= cycle.ends_s > cycle.reservation.start_s
-        return eligible
-
-    @cached_property
-    def needs(self) -> Ints:
-        """Units of the resources that quotas know, for each running row."""
-        snapshot, running = self.snapshot, self.snapshot.running
-        if not snapshot.queues.is_limited:
-            return np.zeros((len(running), len(snapshot.queues.resources)), dtype=np.int64)
-        sizes = zip(running.ints_of("gang"), running.ints_of("workers"), strict=True)
-        return np.array([snapshot.cluster.gangs[gang].demand * int(size) for gang, size in sizes])
 
 
 def _may_fit(free: Free, gang: CompiledGang, *, by_moving: bool) -> bool:
