@@ -15,3 +15,10 @@ def test_ray_accepts_the_file_and_nodes_start_with_mlaas_up(path: Path):
     validate_config(config)
     assert config["head_start_ray_commands"][-1].endswith("mlaas up")
     assert config["worker_start_ray_commands"][-1].endswith("mlaas up --address $RAY_HEAD_IP:6379")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_labels_tell_the_node_types_apart(path: Path):
+    types = yaml.safe_load(path.read_text()).get("available_node_types", {})
+    labels = [tuple(sorted(each.get("labels", {}).items())) for each in types.values()]
+    assert len(set(labels)) == len(labels)
