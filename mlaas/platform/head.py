@@ -21,6 +21,8 @@ from mlaas.settings import Settings, inherited_environment, ray_token_path
 MIN_LOGICAL_CPUS = 8
 """Ray's CPUs are claims, not cores: a small machine must admit a training gang beside its idle serving replicas."""
 STOP_GRACE_S = 8.0
+BOOTSTRAP_CONFIG = Path.home() / "ray_bootstrap_config.yaml"
+"""Where `ray up` leaves the cluster's configuration on its head; with it the head runs the autoscaler."""
 KEPT_SESSIONS = 2
 """Ray sessions, logs included, that stay on disk: the one that starts and the one before."""
 
@@ -68,6 +70,7 @@ class Head:
         ensure_token()
         temp_dir = ray_temp_dir(settings)
         _prune_sessions(temp_dir)
+        autoscaling = [f"--autoscaling-config={BOOTSTRAP_CONFIG}"] if BOOTSTRAP_CONFIG.exists() else []
         start_ray(
             settings,
             f"127.0.0.1:{settings.gcs_port}",
@@ -78,6 +81,7 @@ class Head:
             f"--ray-client-server-port={free_port()}",
             f"--num-cpus={max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)}",
             f"--temp-dir={temp_dir}",
+            *autoscaling,
         )
 
 
