@@ -54,9 +54,7 @@ def submit(
     following, and what runs goes on.
     """
     if script is not None and str(script).startswith("-"):
-        raise ConfigError(
-            "unknown_flag", f"there is no flag {script}{nearest(str(script), [each.name for each in FLAGS])}"
-        )
+        raise _unknown_flag(str(script))
     rest = [*(arguments or []), *rest_of(context)]
     if script is not None and file is None and not fields:
         submit_job(script, rest, working_dir=working_dir or Path(), wait=wait is not False)
