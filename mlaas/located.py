@@ -56,6 +56,7 @@ def read_documents(text: str, *, source: str, code: str) -> list[tuple[Any, Plac
         ConfigError: it is not YAML, or a mapping has a key twice, of which the last would win unseen.
     """
     try:
+        # Not libyaml's loader: deep nesting overruns its stack, which ends the process.
         trees = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
         values = list(yaml.safe_load_all(text))
     except yaml.MarkedYAMLError as error:

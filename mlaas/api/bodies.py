@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import orjson
-import yaml
 
 from mlaas.errors import InvalidRequest
 from mlaas.located import nearest
 from mlaas.providers.base import FieldError
 from mlaas.scheduler.requests.document import parse_spec, parse_specs
 from mlaas.scheduler.requests.queues import QueuesDocument
-from mlaas.scheduler.requests.queues_file import parse_queues
+from mlaas.scheduler.requests.queues_file import parse_queues, parse_queues_text
 from mlaas.scheduler.requests.spec import WorkloadSpec
 
 MAX_DOCUMENT_BYTES: Final = 4_000_000
@@ -38,8 +37,7 @@ def parse_workloads(body: bytes) -> tuple[WorkloadSpec, ...]:
         entries = document if isinstance(document, list) else [document]
         _check_number(len(entries))
         return tuple(parse_spec(each, origin=f"workload {number}") for number, each in enumerate(entries, start=1))
-    with _reading_yaml(body) as text:
-        specs = parse_specs(text, origin=_ORIGIN)
+    specs = parse_specs(_yaml_text(body), origin=_ORIGIN)
     _check_number(len(specs))
     return specs
 
@@ -53,24 +51,16 @@ def parse_queues_body(body: bytes) -> QueuesDocument:
     """
     with suppress(orjson.JSONDecodeError):
         return parse_queues(orjson.loads(body), origin=_ORIGIN)
-    with _reading_yaml(body) as text:
-        # Not libyaml's loader: deep nesting overruns its stack, which ends the process.
-        return parse_queues(yaml.safe_load(text), origin=_ORIGIN)
+    return parse_queues_text(_yaml_text(body), origin=_ORIGIN)
 
 
-@contextmanager
-def _reading_yaml(body: bytes) -> Iterator[str]:
-    """Give the text of a body, and refuse what cannot be read as YAML.
-
-    Raises:
-        InvalidRequest: it is too long, no text, no YAML, or nested too deep.
-    """
+def _yaml_text(body: bytes) -> str:
     if len(body) > MAX_YAML_BYTES:
         message = f"the body is not JSON, and over {MAX_YAML_BYTES:,} bytes, the most that is read as YAML"
         raise InvalidRequest("invalid_document", message)
     try:
-        yield body.decode()
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        return body.decode()
+    except UnicodeDecodeError as error:
         raise InvalidRequest("invalid_document", f"the body is neither JSON nor YAML: {error}") from error
 
 

@@ -123,9 +123,18 @@ def load_queues(path: Path) -> QueuesDocument:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(BAD_QUEUES, f"cannot read {path}: {error}") from error
-    documents = read_documents(text, source=str(path), code=BAD_QUEUES)
+    return parse_queues_text(text, origin=str(path))
+
+
+def parse_queues_text(text: str, *, origin: str) -> QueuesDocument:
+    """Return the queues of a YAML text.
+
+    Raises:
+        ConfigError: it is not YAML, or says something wrong; the message gives line, field and way out.
+    """
+    documents = read_documents(text, source=origin, code=BAD_QUEUES)
     if len(documents) != 1:
-        raise ConfigError(BAD_QUEUES, f"{path} holds {len(documents)} documents; queues are one")
+        raise ConfigError(BAD_QUEUES, f"{origin} holds {len(documents)} documents; queues are one")
     return _read(*documents[0])
 
 

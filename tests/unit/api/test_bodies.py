@@ -14,7 +14,7 @@ from mlaas.api.bodies import (
     parse_switch,
     parse_workloads,
 )
-from mlaas.errors import InvalidRequest, MlaasError
+from mlaas.errors import ConfigError, InvalidRequest, MlaasError
 
 
 def test_json_and_yaml_say_the_same():
@@ -39,7 +39,7 @@ def test_what_is_no_workload_is_refused(body: bytes):
 
 
 def test_nesting_without_end_is_refused_and_ends_nothing():
-    with pytest.raises(InvalidRequest, match="recursion"):
+    with pytest.raises(ConfigError, match="recursion"):
         parse_workloads(b"{a: " * 4000 + b"}" * 4000)
 
 
