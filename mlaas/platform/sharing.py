@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from mlaas.auth.keys import create_key
 from mlaas.platform.serve import put_replicas, replicas_present
-from mlaas.scheduler.arbitration.leases import TENANT, SchedulerLeases, Verbs
+from mlaas.scheduler.arbitration.leases import TENANT, SchedulerLeases
 from mlaas.scheduler.arbitration.ports import ReplicaLease
 from mlaas.scheduler.arbitration.service import ArbitrationService
 from mlaas.scheduler.arbitration.types import Load, Share
@@ -23,6 +24,9 @@ from mlaas.settings import Settings
 from mlaas.store.deployments import Deployment, DeploymentRepository
 from mlaas.store.engine import open_store
 from mlaas.store.keys import KeyRepository
+
+if TYPE_CHECKING:
+    from mlaas.scheduler.live.service import SchedulerService
 
 KEY_NAME = "arbitration"
 TIMEOUT = aiohttp.ClientTimeout(total=2.0)
@@ -36,7 +40,10 @@ class ServeReplicas:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._deployments = DeploymentRepository(open_store(settings.store_url))
-        self._worker = replica_resources()
+
+    @cached_property
+    def _worker(self) -> Resources:
+        return replica_resources()
 
     async def shares(self) -> Mapping[str, Share]:
         """Return the deployments that share, by name.
@@ -102,6 +109,11 @@ class RouterLoads:
             logger.debug("the router does not answer: %r", error)
             return {}
 
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
     def _make_key(self) -> str:
         """Return a key of this process's own, in place of those of earlier ones."""
         for key in self._keys.list():
@@ -111,14 +123,10 @@ class RouterLoads:
         return secret
 
 
-def build_arbitration(settings: Settings, verbs: Verbs) -> ArbitrationService:
-    """Return the loop of this instance.
-
-    Args:
-        settings: the instance.
-        verbs: the scheduler, or a client of it.
-    """
-    return ArbitrationService(SchedulerLeases(verbs), ServeReplicas(settings), RouterLoads(settings))
+def build_companions(settings: Settings, service: SchedulerService) -> Sequence[Coroutine[Any, Any, None]]:
+    """Return the loops that run beside the scheduler: `scheduler.on_ray.actor.start_actor` takes this function."""
+    arbitration = ArbitrationService(SchedulerLeases(service), ServeReplicas(settings), RouterLoads(settings))
+    return [arbitration.run()]
 
 
 def replica_resources() -> Resources:

@@ -110,13 +110,13 @@ def serve_cluster(environment: Mapping[str, str], *, num_cpus: int = 4) -> Itera
             pid=head.pid,
         )
     finally:
-        _end(head.pid)
+        end_tree(head.pid)
         head.wait()
         log.close()
         shutil.rmtree(temp, ignore_errors=True)
 
 
-def _end(pid: int) -> None:
+def end_tree(pid: int) -> None:
     """Kill a process and all below it, parents first so that nothing is started anew."""
     with contextlib.suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)

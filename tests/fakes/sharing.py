@@ -43,6 +43,9 @@ class MemoryRouter:
         """Return the load of each deployment."""
         return dict(self.seen)
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
 
 @dataclass
 class MemoryLeases:
@@ -69,3 +72,6 @@ class MemoryLeases:
     async def give_back(self, lease: ReplicaLease) -> None:
         """Take the machine back."""
         self.leases.pop(lease.workload_id)
+
+    async def close(self) -> None:
+        """Nothing is held."""

@@ -141,7 +141,7 @@ class SchedulerLeases:
         self._drop(lease.workload_id)
 
     async def close(self) -> None:
-        """Stop holding; the scheduler takes the machines back when the holder has been silent for long enough."""
+        """Stop holding; who takes over in time finds everything as it is."""
         for workload_id in list(self._holds):
             self._drop(workload_id)
 

@@ -56,6 +56,10 @@ class Leases(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Stop holding; who takes over in time finds everything as it is."""
+        ...
+
 
 class Replicas(Protocol):
     """What Ray Serve runs for the deployments that share."""
@@ -90,4 +94,8 @@ class LoadSource(Protocol):
 
     async def loads(self) -> Mapping[str, Load]:
         """Return the load of each deployment that the router knows; one that is missing is not known now."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the router."""
         ...

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlaas.errors import AdmissionError, PlatformError
+from mlaas.errors import AdmissionError, MlaasError
 from mlaas.scheduler.arbitration.decide import decide_replicas
 from mlaas.scheduler.arbitration.plan import plan_shares
 from mlaas.scheduler.arbitration.types import DEFAULT_COLD_START_S, ShareSnapshot, ShareState, Wish, WishCode
@@ -46,15 +46,19 @@ class ArbitrationService:
         return dict(self._wishes)
 
     async def run(self) -> None:
-        """Look and act for ever."""
-        while True:
-            try:
-                await self.tick()
-            except PlatformError as error:
-                logger.warning("%s: %s", error.code, error)
-            except Exception:  # outermost loop of the service: serving keeps what it has
-                logger.exception("arbitration failed, trying again")
-            await asyncio.sleep(PERIOD_S)
+        """Look and act until cancelled."""
+        try:
+            while True:
+                try:
+                    await self.tick()
+                except MlaasError as error:
+                    logger.warning("%s: %s", error.code, error)
+                except Exception:  # outermost loop of the service: serving keeps what it has
+                    logger.exception("arbitration failed, trying again")
+                await asyncio.sleep(PERIOD_S)
+        finally:
+            await self._leases.close()
+            await self._router.close()
 
     async def tick(self) -> None:
         """Look once and act.
