@@ -12,8 +12,8 @@ there:
     lock           held by the driver, so that one job at a time has the run
     result.json    written last: its presence means that the run is finished
 
-So an unfinished folder is all it takes to resume, whether a worker died, the driver was killed or the machine
-rebooted, and several nodes need no more than one shared folder. `loop` knows DeepSpeed and no Ray, so the same loop
-runs under two plain processes; `run` puts it on the cluster. `recipes` imports no torch, so that reading one costs
-nothing.
+So an unfinished folder is all it takes to resume, whether a worker died, the driver was killed, the gang was asked
+back or the machine rebooted, on any number of workers; and several nodes need no more than one shared folder. `loop`
+knows DeepSpeed and no Ray, so the same loop runs under two plain processes; `run` puts it on the cluster, on a gang
+that somebody lends (`gang`). `recipes` imports no torch, so that reading one costs nothing.
 """

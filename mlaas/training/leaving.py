@@ -33,7 +33,7 @@ class LeaveWatch:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._looked_s = 0.0
+        self._looked_s = float("-inf")
 
     def is_asked(self) -> bool:
         """Tell whether the driver has asked, as far as the last look says; once true, ask no more."""

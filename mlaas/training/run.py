@@ -39,7 +39,8 @@ def train_on_cluster(
 ) -> float:
     """Train, measure and export on the cluster that this process is connected to.
 
-    When the gang is asked back, the workers checkpoint and leave, and the run goes on with the next one.
+    When the gang is asked back, the workers checkpoint and leave, and the run goes on with the next one. To be called
+    in the main thread, where Ray Train can be interrupted.
 
     Args:
         recipe: what to do.
@@ -103,6 +104,7 @@ def _trainer(recipe: Recipe, *, folder: RunFolder, device: str, gang: GangSource
 
 def _fit(trainer: TorchTrainer, *, folder: RunFolder, gang: GangSource) -> None:
     """Wait until the workers of a gang have ended, by themselves or since the gang was lost."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit()
     except (SystemExit, KeyboardInterrupt, RayError):
@@ -111,6 +113,8 @@ def _fit(trainer: TorchTrainer, *, folder: RunFolder, gang: GangSource) -> None:
     except TrainingFailedError as error:
         if not gang.is_lost:
             raise _explain(error, folder=folder) from error
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt)  # Ray Train leaves its own, which would end the next one's process
 
 
 class _FailFast(UserCallback):

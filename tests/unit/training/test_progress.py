@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mlaas.training.progress import Progress, ProgressFile, ProgressReader, Resumed, read_curve
+from mlaas.training.progress import Left, Progress, ProgressFile, ProgressReader, Resumed, read_curve
 
 
 def progress(step: int, loss: float = 1.0) -> Progress:
@@ -33,6 +33,17 @@ def test_reader_gives_each_line_once_and_waits_for_whole_ones(tmp_path: Path) ->
     assert reader.read_new() == []
     ProgressFile(path).resume(step=10)
     assert [entry.event for entry in reader.read_new()] == [Resumed(step=10)]
+
+
+def test_leaving_is_told_and_takes_nothing_from_the_curve(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    file = ProgressFile(path)
+    file.report(progress(10))
+    file.report(progress(13))
+    file.leave(step=13)
+    assert [entry.event for entry in ProgressReader(path).read_new()][-1] == Left(step=13)
+    file.resume(step=13)
+    assert [p.step for p in read_curve(path)] == [10, 13]
 
 
 def test_line_for_people() -> None:
