@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from mlaas.errors import ConfigError, PlatformError
@@ -52,14 +54,14 @@ def lease(
         text = "a process that the scheduler has not started asks for its gang with a spec: lease(WorkloadSpec(...))"
         raise ConfigError("no_spec", text)
     turn = _Turn(scheduler or _connect(), tenant=tenant, say=say)
-    ticket = turn.ask(placed or spec)
-    gang = Gang(turn.verbs, ticket, is_command=placed is not None, wait=turn.ask)
-    try:
-        yield gang
-    except BaseException as error:
-        gang.release(Outcome.FAILED, message=f"{type(error).__name__}: {error}")
-        raise
-    gang.release(Outcome.FINISHED)
+    with _told_by_its_lease() if placed else nullcontext():
+        gang = Gang(turn.verbs, turn.ask(placed or spec), is_command=placed is not None, wait=turn.ask)
+        try:
+            yield gang
+        except BaseException as error:
+            gang.release(Outcome.FAILED, message=f"{type(error).__name__}: {error}")
+            raise
+        gang.release(Outcome.FINISHED)
 
 
 class _Turn:
@@ -103,6 +105,23 @@ class _Turn:
         if text != self._said:
             self._said = text
             self._say(text)
+
+
+@contextmanager
+def _told_by_its_lease() -> Iterator[None]:
+    """Ignore SIGTERM while the block runs, if this is the main thread.
+
+    The scheduler sends it to a command that is to yield, for those that know no leases. The lease tells the same, with
+    a deadline; who misses that is killed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _connect() -> HolderVerbs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -159,6 +160,23 @@ def test_a_process_that_the_scheduler_started_gets_its_gang_and_ends_when_it_yie
     assert ended.value.code == 0
     assert scheduler.asked == ["w1.1"]
     assert scheduler.given_back == [("w1.1", Outcome.YIELDED, "")]
+
+
+def test_a_process_that_the_scheduler_started_outlives_the_signal_for_commands_that_know_no_leases(
+    scheduler: ScriptedScheduler, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: got.append(number))
+    monkeypatch.setenv("MLAAS_LEASE_ID", "w1.1")
+    scheduler.place(("n1", 1))
+    try:
+        with lease(scheduler=scheduler, say=said.append):
+            signal.raise_signal(signal.SIGTERM)
+        assert got == []
+        signal.raise_signal(signal.SIGTERM)
+        assert got == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_without_a_spec_or_a_scheduler_the_error_says_so(scheduler: ScriptedScheduler, said: list[str]) -> None:
