@@ -14,8 +14,8 @@ from mlaas.errors import Conflict, NotFound
 from mlaas.store.engine import transaction
 from mlaas.store.tables import queue_documents, scheduler_leader, workload_events, workloads
 
-FINAL_STATES: Final = ("succeeded", "failed", "cancelled")
-"""States that nothing leads out of."""
+ACTIVE_STATES: Final = ("pending", "starting", "running", "yielding")
+"""States of what has not ended."""
 
 _LEADER: Final = "scheduler"
 _MOST_IDS: Final = 10_000
@@ -230,12 +230,12 @@ class WorkloadRepository:
         return self._read(_is_submission([submission_id]))
 
     def active(self) -> Sequence[WorkloadRecord]:
-        """Return the workloads that are not in a final state, in order of submission.
+        """Return the workloads that have not ended, in order of submission.
 
         Raises:
             PlatformError: the store cannot be reached.
         """
-        return self._read(workloads.c.state.not_in(FINAL_STATES))
+        return self._read(workloads.c.state.in_(ACTIVE_STATES))
 
     def finished(self, *, limit: int) -> Sequence[WorkloadRecord]:
         """Return the workloads that ended last, the latest first.
@@ -243,7 +243,7 @@ class WorkloadRepository:
         Raises:
             PlatformError: the store cannot be reached.
         """
-        has_ended = workloads.c.state.in_(FINAL_STATES) & workloads.c.ended_at.is_not(None)
+        has_ended = workloads.c.state.not_in(ACTIVE_STATES) & workloads.c.ended_at.is_not(None)
         return self._read(has_ended, order=[workloads.c.ended_at.desc(), workloads.c.sequence.desc()], limit=limit)
 
     def events(self, workload_id: str, *, after: int = 0) -> Sequence[WorkloadEvent]:

@@ -42,7 +42,7 @@ class QueuesDocument:
     tenants: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Who may use a queue, by its name; one that is not named here, everybody."""
     default_queue: str = DEFAULT_QUEUE
-    """Where work goes that names no queue."""
+    """Where work goes that names no queue, of a tenant that no queue names."""
     priority_classes: tuple[PriorityClass, ...] = DEFAULT_CLASSES
     growth: Growth = NO_GROWTH
     """Nodes that the autoscaler may bring, and what they may cost."""
@@ -53,14 +53,16 @@ class QueuesDocument:
         return tuple(queue.name for queue in self.queues if queue.name not in parents)
 
     def queue_for(self, name: str, *, tenant: str) -> str:
-        """Return the queue that a tenant's workload goes to.
+        """Return the queue that a tenant's workload goes to: `default` is the first that names the tenant.
 
         Raises:
             AdmissionError: there is none of this name, it only holds other queues, or it is not for this tenant.
         """
         leaves = self.leaves()
-        queue = self.default_queue if name == DEFAULT_QUEUE and name not in leaves else name
         access = dict(self.tenants)
+        queue = name
+        if name == DEFAULT_QUEUE and name not in leaves:
+            queue = next((each for each in leaves if tenant in access.get(each, ())), self.default_queue)
         open_to = [each for each in leaves if tenant in access.get(each, (tenant,))]
         may_use = f"{tenant} may use {', '.join(open_to) or 'none'}"
         if queue in open_to:

@@ -79,8 +79,9 @@ def test_a_date_is_a_deadline_as_it_stands() -> None:
     assert ask(replace(SPEC, deadline_at=late)).deadline_s == late.timestamp()
 
 
-def test_work_that_names_no_queue_goes_to_the_default_one() -> None:
-    assert ask(SPEC).queue == "a"
+def test_work_that_names_no_queue_goes_to_the_tenant_s_or_the_default_one() -> None:
+    assert ask(SPEC).queue == "b"
+    assert ask(SPEC, tenant="y").queue == "a"
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,7 @@ def test_a_queue_that_a_tenant_may_not_use_is_refused_with_those_it_may(name: st
 
 def test_work_without_a_queue_goes_to_the_default_one() -> None:
     assert DOCUMENT.queue_for("default", tenant="z") == "b"
+    assert DOCUMENT.queue_for("default", tenant="x") == "a", "the first that names the tenant"
     assert DOCUMENT.queue_for("a", tenant="y") == "a"
 
 
