@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from mlaas.scheduler.live.ports import Demand
+    from mlaas.scheduler.live.ports import CommandState, Demand
     from mlaas.scheduler.on_ray.groups import Amounts, Made
     from mlaas.scheduler.requests.spec import Command
     from mlaas.scheduler.types import Gang, Placement
@@ -71,7 +71,7 @@ class RayCluster:
             nodes=tuple(_node(row, draining=draining) for row in rows),
             outside=tuple(_outside(row, available, held.get(row["NodeID"], {})) for row in rows),
             groups=tuple(groups),
-            commands=tuple(await self._commands.states()),
+            commands=await self.commands(),
         )
 
     async def make_group(self, lease_id: str, gang: Gang, placement: Placement) -> None:
@@ -161,6 +161,15 @@ class RayCluster:
         labels = [dict(each.gang.labels) for each in wanted]
         async with _translated():
             await asyncio.to_thread(request_resources, bundles=bundles, bundle_label_selectors=labels)
+
+    async def commands(self) -> tuple[CommandState, ...]:
+        """Return the commands alone, as the launchers have told of them last.
+
+        Raises:
+            PlatformError: what is left of a broken one cannot be killed.
+        """
+        async with _translated():
+            return tuple(await self._commands.states())
 
     def close(self) -> None:
         """Let go of the cluster; what runs goes on."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlaas.errors import MlaasError, PlacementError
@@ -133,14 +133,21 @@ class Commands:
     async def _start(self, node: str, orders: Sequence[PartOrder]) -> None:
         try:
             async with asyncio.timeout(START_S):
-                launcher = await self._launcher(node)
-                await self._bring_package(launcher.handle, orders[0].package)
-                launcher.take(await launcher.handle.start.remote(tuple(orders)))
+                try:
+                    await self._order(node, orders)
+                except ActorDiedError:  # It has died since it was last heard, and its commands with it.
+                    self._launchers.pop(node, None)
+                    await self._order(node, orders)
         except (RayError, ValueError, TimeoutError) as error:
             if isinstance(cause := getattr(error, "cause", None), MlaasError):
                 raise cause from error
             text = f"the launcher of node {node[:12]} does not start commands: {error!r}"
             raise PlacementError("launcher_unreachable", text) from error
+
+    async def _order(self, node: str, orders: Sequence[PartOrder]) -> None:
+        launcher = await self._launcher(node)
+        await self._bring_package(launcher.handle, orders[0].package)
+        launcher.take(await launcher.handle.start.remote(tuple(orders)))
 
     async def _bring_package(self, handle: Any, digest: str | None) -> None:
         if digest is None or await handle.has_package.remote(digest):
