@@ -53,7 +53,7 @@ def decide(snapshot: Snapshot, policy: SchedulingPolicy) -> Decision:
     if len(snapshot.pending):
         cycle.walk()
     if not cycle.passed_over and len(snapshot.running):
-        cycle.actions += grow(snapshot, cycle.free, cycle.usage, gone=cycle.gone)
+        cycle.actions += grow(snapshot, cycle.free, cycle.usage, gone=cycle.gone.keys())
     return Decision(tuple(cycle.actions), tuple(cycle.blocked))
 
 
@@ -71,7 +71,7 @@ class Cycle:
         self.in_the_way: Bools | None = None
         self.actions: list[Action] = []
         self.blocked: list[Wait] = []
-        self.gone: set[int] = set()
+        self.gone: dict[int, int] = {}
         self.placed: list[tuple[Allocation, float]] = []
         self.passed_over = False
         self.rooms = 0
@@ -223,17 +223,16 @@ class Cycle:
         self.rooms += 1
         running, cluster = self.snapshot.running, self.snapshot.cluster
         workload_id = self.snapshot.pending.ids[row]
-        for victim in room.shrunk:
-            kept = running.workloads[victim].gang.min_workers
+        for victim, kept in room.shrunk:
             placement = _first_workers(cluster.placement(running.allocations[running.ids[victim]]), kept)
-            reason = f"gives up what it has beyond its smallest size, {kept} workers, so that {workload_id} can start"
+            reason = f"goes on with {kept} workers, so that {workload_id} can start"
             self.actions.append(Shrink(running.ids[victim], placement, workload_id, reason))
             self._give_back(victim, keep_workers=kept)
         for victim in room.yielding:
             self.actions.append(Preempt(running.ids[victim], workload_id, self._why(row, victim)))
             self._give_back(victim, keep_workers=0)
-        self.gone |= {*room.shrunk, *room.yielding}
-        after = tuple(running.ids[victim] for victim in (*room.shrunk, *room.yielding))
+        self.gone |= {**dict(room.shrunk), **dict.fromkeys(room.yielding, 0)}
+        after = tuple(running.ids[victim] for victim in (*dict(room.shrunk), *room.yielding))
         self._place(row, gang, list(room.nodes), f"takes the place of {', '.join(after)}", after=after)
 
     def _move_and_place(self, row: int, gang: CompiledGang, way: Way) -> None:
@@ -247,7 +246,7 @@ class Cycle:
         for moved, allocation in way.moves:
             self._hold(allocation, self.ends_s[moved] + running.floats_of("restart_s")[moved])
         moved_ids = [running.ids[moved] for moved, _ in way.moves]
-        self.gone |= {moved for moved, _ in way.moves}
+        self.gone |= dict.fromkeys((moved for moved, _ in way.moves), 0)
         reason = f"fits once {', '.join(moved_ids)} have moved"
         self._place(row, gang, list(way.nodes), reason, after=tuple(moved_ids))
 
@@ -328,10 +327,12 @@ class Cycle:
     def _held(self) -> Held:
         """What holds cells in this plan, and until when."""
         running = self.snapshot.running
-        row, cell, amount, _ = running.entries()
+        row, cell, amount, worker = running.entries()
         ends_s = self.ends_s
         if self.gone:
-            amount = np.where(np.isin(row, list(self.gone)), 0, amount)
+            kept = running.ints_of("workers").copy()
+            kept[list(self.gone)] = list(self.gone.values())
+            amount = np.where(worker < kept[row], amount, 0)
         live = amount > 0
         rows, cells, amounts, ends = [row[live]], [cell[live]], [amount[live]], [ends_s]
         for number, (allocation, end_s) in enumerate(self.placed, start=len(running)):

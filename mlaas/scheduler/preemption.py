@@ -43,15 +43,18 @@ class Room:
     """Room made for a gang."""
 
     nodes: tuple[tuple[int, int], ...]
-    shrunk: tuple[int, ...]
-    """Elastic rows cut to their smallest size."""
+    shrunk: tuple[tuple[int, int], ...]
+    """(elastic row, workers that it keeps)."""
     yielding: tuple[int, ...]
     """Rows that give back everything."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Units:
-    """What can be taken, in the order it is taken: unit u frees the cells with `unit == u` from row `rows[u]`."""
+    """What can be taken, in the order it is taken.
+
+    Unit u frees the cells with `unit == u`, all of row `rows[u]`, but for those of its first `keeps[u]` workers.
+    """
 
     rows: Ints
     shrinks: Bools
@@ -59,8 +62,10 @@ class _Units:
     """Unit of each held cell; past the last unit where it is not to be had."""
     cell: Ints
     amount: Ints
+    worker: Ints
     refunds: Ints
     """Units of the resources that quotas know, for each unit."""
+    keeps: Ints
 
 
 def preference(running: RunningTable, *, borrowed: Bools, ranks: Floats) -> Ints:
@@ -88,34 +93,56 @@ def make_room(
     if not len(units.rows):
         return None
 
-    def enough(taken: Bools) -> Free | None:
+    def enough(taken: Bools) -> bool:
         if not _quota_fits(claim, usage, running, units, taken):
-            return None
-        there = _freed(free, units, taken)
-        return there if most_workers(there, claim.gang) >= claim.workers else None
+            return False
+        return most_workers(_freed(free, units, taken), claim.gang) >= claim.workers
 
-    count = _fewest(len(units.rows), lambda number: enough(np.arange(len(units.rows)) < number) is not None)
+    count = _fewest(len(units.rows), lambda number: enough(np.arange(len(units.rows)) < number))
     if count is None:
         return None
     taken = np.arange(len(units.rows)) < count
-    there = _freed(free, units, taken)
-    nodes = find_nodes(there, claim.gang, workers=claim.workers)
+    nodes = find_nodes(_freed(free, units, taken), claim.gang, workers=claim.workers)
     if nodes is None:
         return None
     there_only = taken & _lies_on(units, [row for row, _ in nodes], width=free.cells.shape[1])
-    if enough(there_only) is not None:
+    if enough(there_only):
         taken = there_only
-    for number in np.flatnonzero(taken)[::-1]:
-        taken[number] = False
-        if enough(taken) is None:
-            taken[number] = True
-    there = _freed(free, units, taken)
-    nodes = find_nodes(there, claim.gang, workers=claim.workers)
+    yielding, shrinks = _least(units, running, taken, enough)
+    nodes = find_nodes(_freed(free, units, taken), claim.gang, workers=claim.workers)
     if nodes is None:
         return None
+    shrunk = sorted((int(units.rows[unit]), int(units.keeps[unit])) for unit in shrinks)
+    return Room(tuple(nodes), tuple(shrunk), tuple(sorted(yielding)))
+
+
+def _least(
+    units: _Units, running: RunningTable, taken: Bools, enough: Callable[[Bools], bool]
+) -> tuple[set[int], list[int]]:
+    """Leave out of `taken` whatever is not needed; return the rows that yield, and the units that shrink."""
+    for number in np.flatnonzero(taken)[::-1]:
+        taken[number] = False
+        if not enough(taken):
+            taken[number] = True
     yielding = {int(row) for row in units.rows[taken & ~units.shrinks]}
-    shrunk = {int(row) for row in units.rows[taken & units.shrinks]} - yielding
-    return Room(tuple(nodes), tuple(sorted(shrunk)), tuple(sorted(yielding)))
+    shrinks = [int(unit) for unit in np.flatnonzero(taken & units.shrinks) if int(units.rows[unit]) not in yielding]
+    for unit in shrinks:
+        _keep_most(units, unit, running, lambda: enough(taken))
+    return yielding, shrinks
+
+
+def _keep_most(units: _Units, unit: int, running: RunningTable, is_enough: Callable[[], bool]) -> None:
+    """Let an elastic gang that shrinks keep as many workers as it can."""
+    workers, least = int(running.ints_of("workers")[units.rows[unit]]), int(units.keeps[unit])
+    refund = units.refunds[unit].copy()
+
+    def enough(fewer: int) -> bool:
+        units.keeps[unit] = workers - fewer
+        units.refunds[unit] = refund * fewer // (workers - least)
+        return is_enough()
+
+    fewest = _fewest(workers - least, enough)
+    enough(workers - least if fewest is None else fewest)
 
 
 def _fewest(limit: int, is_enough: Callable[[int], bool]) -> int | None:
@@ -156,7 +183,9 @@ def _units(claim: Claim, running: RunningTable, *, order: Ints, needs: Ints, min
         unit=unit[live],
         cell=cell[live],
         amount=amount[live],
+        worker=worker[live],
         refunds=np.concatenate([shrink_refund[elastic], rest[asked]]),
+        keeps=np.concatenate([min_workers[elastic], np.zeros(len(asked), dtype=np.int64)]),
     )
 
 
@@ -168,7 +197,7 @@ def _lies_on(units: _Units, nodes: list[int], *, width: int) -> Bools:
 
 
 def _freed(free: Free, units: _Units, taken: Bools) -> Free:
-    given = taken[units.unit]
+    given = taken[units.unit] & (units.worker >= units.keeps[units.unit])
     back = np.bincount(units.cell[given], weights=units.amount[given], minlength=free.flat.size).astype(np.int64)
     return Free(free.cells + back.reshape(free.cells.shape), free.num_devices)
 

@@ -209,6 +209,7 @@ def test_an_elastic_gang_shrinks_before_anyone_is_killed_and_grows_again() -> No
     submit(ledger, job("short", gpus=2, estimate_s=60.0))
     decision = step(ledger, at_s=1_000.0)
     assert [type(action) for action in decision.actions] == [Shrink, Place]
+    assert ledger.running.ints_of("workers")[ledger.running.row_of["elastic"]] == 5, "no more than is needed"
     ledger.finish("short")
     assert any(isinstance(action, Grow) for action in step(ledger, at_s=2_000.0).actions)
 
