@@ -9,6 +9,7 @@ import numpy as np
 
 from mlaas.scheduler.placement import find_nodes
 from mlaas.scheduler.tables import is_protected
+from mlaas.scheduler.types import Move
 
 if TYPE_CHECKING:
     from mlaas.scheduler.autoscaling.types import Growth
@@ -21,11 +22,10 @@ MOST_RESTART_S = 360.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consolidation:
-    """A node to close, and the gangs to move away from it."""
+    """A node to empty, and the gangs to move away from it."""
 
     node: str
-    moves: tuple[str, ...]
-    """Workloads that yield and start again elsewhere, where there is room for all of them."""
+    moves: tuple[Move, ...]
     saves_usd_per_hour: float
     reason: str
 
@@ -53,10 +53,11 @@ def decide_consolidation(snapshot: Snapshot, growth: Growth) -> Consolidation | 
         if whole and movable[rows].all() and cost_s <= MOST_RESTART_S:
             found.append((-prices[row], cost_s, row))
     for _, cost_s, row in sorted(found):
-        if _fits_elsewhere(snapshot, row, gangs[row]):
-            closed, moves = cluster.nodes[row].name, tuple(snapshot.running.ids[each] for each in gangs[row])
-            reason = f"{', '.join(moves)} fit elsewhere; {cost_s:.0f} s of restarts save {prices[row]:.2f} USD an hour"
-            return Consolidation(node=closed, moves=moves, saves_usd_per_hour=prices[row], reason=reason)
+        name = cluster.nodes[row].name
+        reason = f"{cost_s:.0f} s of restarts empty node {name}, which costs {prices[row]:.2f} USD an hour"
+        moves = _moves(snapshot, row, gangs[row], reason)
+        if moves is not None:
+            return Consolidation(node=name, moves=moves, saves_usd_per_hour=prices[row], reason=reason)
     return None
 
 
@@ -70,14 +71,19 @@ def _gangs_by_node(snapshot: Snapshot) -> dict[int, list[int]]:
     return found
 
 
-def _fits_elsewhere(snapshot: Snapshot, node: int, rows: list[int]) -> bool:
+def _moves(snapshot: Snapshot, node: int, rows: list[int], reason: str) -> tuple[Move, ...] | None:
+    """Return where the gangs of a node go; None when there is no room for all of them elsewhere."""
     free: Free = snapshot.cluster.free()
     free.cells[node] = 0
     free.whole[node] = 0
+    moves = []
     for row in rows:
         gang = snapshot.cluster.gangs[snapshot.running.ints_of("gang")[row]]
         nodes = find_nodes(free, gang, workers=int(snapshot.running.ints_of("workers")[row]))
         if nodes is None:
-            return False
-        free.take(free.allocate(gang, nodes))
-    return True
+            return None
+        allocation = free.allocate(gang, nodes)
+        free.take(allocation)
+        name = snapshot.cluster.nodes[node].name
+        moves.append(Move(snapshot.running.ids[row], snapshot.cluster.placement(allocation), name, reason))
+    return tuple(moves)

@@ -8,7 +8,9 @@ import time
 from typing import TYPE_CHECKING
 
 from mlaas.errors import PlatformError
+from mlaas.scheduler.autoscaling.consolidate import decide_consolidation
 from mlaas.scheduler.autoscaling.demand import decide_demand
+from mlaas.scheduler.types import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,17 +26,21 @@ PERIOD_S = 2.0
 REPEAT_S = 30.0
 """An unchanged demand is published again after this long: a control store that was restarted has forgotten it."""
 
+CONSOLIDATE_S = 60.0
+"""At most one node is emptied in this time: what moves has to settle before the next look."""
+
 logger = logging.getLogger(__name__)
 
 
 class Autoscaler:
-    """Publishes demand. Runs on the event loop that owns the ledger.
+    """Publishes demand, and empties nodes. Runs on the event loop that owns the ledger.
 
     Args:
         cluster: Whose autoscaler is asked.
         policy: The order of what waits.
         load_snapshot: Returns the world as it is now; None while nobody knows it, and then the demand stays as it was.
         load_growth: Returns how far the cluster may grow now; without node types nothing is published.
+        book: Carries out a decision: the moves that empty a node.
     """
 
     def __init__(
@@ -44,13 +50,16 @@ class Autoscaler:
         *,
         load_snapshot: Callable[[], Snapshot | None],
         load_growth: Callable[[], Growth],
+        book: Callable[[Decision], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
         self._policy = policy
         self._load_snapshot = load_snapshot
         self._load_growth = load_growth
+        self._book = book
         self._clock = clock
+        self._consolidated_s = clock()
         self._published_s = float("-inf")
         self.last: Demands | None = None
         """What was published last."""
@@ -72,8 +81,12 @@ class Autoscaler:
         Raises:
             PlatformError: the cluster does not answer.
         """
-        growth, snapshot = self._load_growth(), self._load_snapshot()
-        if snapshot is None or not (growth.node_types or self.last):
+        growth = self._load_growth()
+        if not (growth.node_types or self.last):
+            return
+        self._consolidate(growth)
+        snapshot = self._load_snapshot()
+        if snapshot is None:
             return
         found = decide_demand(snapshot, self._policy, growth)
         now_s = self._clock()
@@ -84,3 +97,13 @@ class Autoscaler:
             asked = ", ".join(f"{count} x {name}" for name, count in found.new_nodes) or "no new nodes"
             logger.info("asked for: %s; %.2f USD an hour then", asked, found.spend_usd_per_hour)
         self.last, self._published_s = found, now_s
+
+    def _consolidate(self, growth: Growth) -> None:
+        snapshot = self._load_snapshot()
+        if snapshot is None or self._clock() - self._consolidated_s < CONSOLIDATE_S:
+            return
+        self._consolidated_s = self._clock()
+        found = decide_consolidation(snapshot, growth)
+        if found is not None:
+            logger.info("%s moves from node %s: %s", len(found.moves), found.node, found.reason)
+            self._book(Decision(found.moves))

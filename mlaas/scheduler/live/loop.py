@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlaas.scheduler.live.ports import ClusterPort, Observation
     from mlaas.scheduler.live.roster import Roster
     from mlaas.scheduler.ordering import SchedulingPolicy
-    from mlaas.scheduler.types import Resources
+    from mlaas.scheduler.types import Decision, Resources
     from mlaas.store.workloads import WorkloadRepository
 
 TICK_S = 0.5
@@ -56,6 +56,12 @@ class Loop:
         self._decided_s = self._turned_s
         self._is_blind = True
         self._is_stopping = False
+
+    def book(self, decision: Decision) -> None:
+        """Book a decision of the same world that is not the cycle's; the next turn carries it out."""
+        self.roster.advance()
+        self._booking.book(decision)
+        self.wake()
 
     def wake(self) -> None:
         """Take a turn soon."""

@@ -63,7 +63,11 @@ class SchedulerService:
         self._recovery = Recovery(self.roster, self._submissions, store)
         self._queues = QueueRules(self.roster, self._submissions, self.loop.writer, store)
         self._autoscaler = Autoscaler(
-            cluster, policy, load_snapshot=self._snapshot, load_growth=lambda: self._submissions.queues.growth
+            cluster,
+            policy,
+            load_snapshot=self._snapshot,
+            load_growth=lambda: self._submissions.queues.growth,
+            book=self.loop.book,
         )
         self._is_up = False
 

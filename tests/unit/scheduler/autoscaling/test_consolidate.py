@@ -7,7 +7,7 @@ from dataclasses import replace
 from mlaas.scheduler.autoscaling.consolidate import decide_consolidation
 from mlaas.scheduler.autoscaling.types import NODE_TYPE_LABEL, Growth, NodeType
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.types import Gang, Node, Placement, Queue, Resources, Workload
+from mlaas.scheduler.types import Gang, Move, Node, Placement, Queue, Resources, Workload
 
 TYPE = NodeType(name="small", capacity=Resources(gpus=2, cpus=8), max_nodes=4, price_usd_per_hour=2.0)
 GROWTH = Growth(node_types=(TYPE,))
@@ -32,7 +32,8 @@ def test_the_cheaper_gang_moves_and_its_node_is_closed():
     ledger = running((job("dear", restart_cost_s=60.0), "n1"), (job("cheap"), "n2"))
     found = decide_consolidation(ledger.snapshot(), GROWTH)
     assert found is not None
-    assert (found.node, found.moves, found.saves_usd_per_hour) == ("n2", ("cheap",), 2.0)
+    assert (found.node, found.saves_usd_per_hour) == ("n2", 2.0)
+    assert found.moves == (Move("cheap", Placement((("n1", 1),)), "n2", found.reason),)
 
 
 def test_nothing_moves_while_someone_waits():
