@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
 
+from mlaas.api.mount import control_routes
 from mlaas.auth.keyring import KeyRing
 from mlaas.observability.tracing import build_tracing
 from mlaas.router.config_file import load_config
@@ -19,11 +20,13 @@ from mlaas.router.gate import Gate
 from mlaas.router.limits.actor import LedgerClient
 from mlaas.router.service import GatewayService
 from mlaas.router.types import LocalEndpoint
+from mlaas.scheduler.on_ray.client import connect_async
 from mlaas.serving.endpoints import watch_endpoints
 from mlaas.settings import collects_traces, load_settings, router_config_path
 from mlaas.store.deployments import DeploymentRepository
 from mlaas.store.engine import open_store
 from mlaas.store.keys import KeyRepository
+from mlaas.store.workloads import WorkloadRepository
 from serve_apps.front_door import open_door
 
 DRAIN_S = 120.0
@@ -67,6 +70,7 @@ class GatewayReplica:
             tracing=build_tracing() if collects_traces() else None,
             replica=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
             has_shipping_process=True,
+            further_routes=control_routes(connect_async(), queues=WorkloadRepository(store), home=settings.home),
         )
         open_door(service)
         return service
