@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})")
+
+Seal = dict[str, object]
+"""Size and hash of a file, as the manifest has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +85,12 @@ class CheckpointStore:
             "are free; make room and submit again, the run goes on from the checkpoint before",
         )
 
-    def commit(self, step: int) -> Checkpoint:
+    def commit(self, step: int, *, sealed: Mapping[str, Seal] | None = None) -> Checkpoint:
         """Hash and sync every file, rename the folder into place, and remove the oldest checkpoints.
+
+        Args:
+            step: optimizer steps done.
+            sealed: files by name, that those who wrote them have sealed already.
 
         Raises:
             CheckpointError: the disk failed; the checkpoint does not exist and the earlier ones do.
@@ -90,7 +98,8 @@ class CheckpointStore:
         partial, final = self.partial(step), self._path(step)
         try:
             files = sorted(path for path in partial.rglob("*") if path.is_file())
-            manifest = {path.relative_to(partial).as_posix(): _seal(path) for path in files}
+            names = {path.relative_to(partial).as_posix(): path for path in files}
+            manifest = {name: (sealed or {}).get(name) or seal(path) for name, path in names.items()}
             (partial / _MANIFEST).write_text(json.dumps({"step": step, "files": manifest}, indent=1), encoding="utf-8")
             _sync(partial / _MANIFEST)
             for folder in [*(path for path in partial.rglob("*") if path.is_dir()), partial]:
@@ -144,8 +153,12 @@ def find_fault(path: Path) -> str | None:
     return None
 
 
-def _seal(path: Path) -> dict[str, object]:
-    """Sync a file to disk and return what the manifest says of it."""
+def seal(path: Path) -> Seal:
+    """Sync a file to disk and return what the manifest says of it; who has written it does this best.
+
+    Raises:
+        OSError: the disk failed.
+    """
     _sync(path)
     return {"bytes": path.stat().st_size, "sha256": _digest(path)}
 

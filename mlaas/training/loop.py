@@ -6,6 +6,7 @@ import json
 import logging
 import time
 import warnings
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from mlaas.training.checkpoint import CheckpointStore
+from mlaas.training.checkpoint import CheckpointStore, Seal, seal
 from mlaas.training.data import PackedSequences
 from mlaas.training.progress import Progress
 from mlaas.training.recipes import Recipe, TrainRecipe
@@ -305,19 +306,24 @@ def _resume(engine: DeepSpeedEngine, *, checkpoints: CheckpointStore, steps: int
 
 
 def _save(engine: DeepSpeedEngine, *, position: Position, checkpoints: CheckpointStore) -> None:
-    """Write one checkpoint from all ranks; on a failure this rank raises, and the others end with its group."""
+    """Write one checkpoint from all ranks; on a failure this rank raises, and the others end with its group.
+
+    Each rank hashes what it has written: rank 0 alone would take as long as all of them together.
+    """
     needed_bytes = _BYTES_PER_PARAMETER * sum(parameter.numel() for parameter in engine.module.parameters())
     rank, partial = dist.get_rank(), checkpoints.partial(position.step)
     if rank == 0:
         checkpoints.begin(position.step, needed_bytes=needed_bytes)
     dist.barrier()
+    seals: list[dict[str, Seal]] = [{} for _ in range(dist.get_world_size())]
     try:
         if rank == 0:
             (partial / _POSITION).write_text(json.dumps(asdict(position)), encoding="utf-8")
-        save_shard(engine, partial, rank=rank)
+        shard = save_shard(engine, partial, rank=rank)
+        own = {shard.name: seal(shard)}
     except (OSError, SafetensorError) as error:
         raise checkpoints.failure(position.step, error=error, needed_bytes=needed_bytes) from error
-    dist.barrier()
+    dist.all_gather_object(seals, own)
     if rank == 0:
-        checkpoints.commit(position.step)
+        checkpoints.commit(position.step, sealed=dict(ChainMap(*seals)))
     dist.barrier()

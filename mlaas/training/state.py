@@ -25,15 +25,17 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 _SUFFIX = ".safetensors"
 
 
-def save_shard(engine: DeepSpeedEngine, folder: Path, *, rank: int) -> None:
-    """Write this worker's fragments of float32 weights and optimizer state.
+def save_shard(engine: DeepSpeedEngine, folder: Path, *, rank: int) -> Path:
+    """Write this worker's fragments of float32 weights and optimizer state, and return the file.
 
     Raises:
         OSError: the disk does not take it.
         SafetensorError: the disk does not take it.
     """
     fragments = {f"{part.name}/{part.kind}/{part.start}": part.values for part in _local(engine) if part.is_owned}
-    save_file({name: values.cpu() for name, values in fragments.items()}, folder / f"rank-{rank:05d}{_SUFFIX}")
+    path = folder / f"rank-{rank:05d}{_SUFFIX}"
+    save_file({name: values.cpu() for name, values in fragments.items()}, path)
+    return path
 
 
 def load_shards(engine: DeepSpeedEngine, folder: Path, *, step: int) -> None:
