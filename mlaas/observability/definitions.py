@@ -140,7 +140,7 @@ DECISION = Definition(
 )
 PREEMPTIONS = Definition(
     name="mlaas_scheduler_preemptions_total",
-    help="Gangs told to shrink or yield for another one, by the queue that gave.",
+    help="Gangs told to yield, shrink or move for another one, by the queue that gave.",
     labels=("queue", "kind"),
 )
 LOST_GPU_SECONDS = Definition(

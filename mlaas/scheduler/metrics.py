@@ -19,7 +19,7 @@ from mlaas.observability.definitions import (
     WAIT,
 )
 from mlaas.scheduler.cluster import UNIT
-from mlaas.scheduler.types import Place, Preempt, Shrink, WaitCode
+from mlaas.scheduler.types import Move, Place, Preempt, Shrink, WaitCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.types import Decision
 
+_KINDS = {Preempt: "yield", Shrink: "shrink", Move: "move"}
 HELD_BACK = "held-back"
 """Reason of those that wait for a dependency or the end of their back-off."""
 
@@ -64,12 +65,11 @@ def _count_actions(meters: Meters, snapshot: Snapshot, decision: Decision) -> No
             case Place():
                 row = pending.row_of[action.workload_id]
                 meters.observe(WAIT, float(waits_s[row]), (pending.workloads[row].queue,))
-            case Preempt() | Shrink():
+            case Preempt() | Shrink() | Move():
                 row = running.row_of[action.workload_id]
                 workload = running.workloads[row]
                 size = int(running.ints_of("workers")[row])
-                kind = "yield" if isinstance(action, Preempt) else "shrink"
-                meters.add(PREEMPTIONS, (workload.queue, kind))
+                meters.add(PREEMPTIONS, (workload.queue, _KINDS[type(action)]))
                 lost = workload.restart_cost_s * workload.gang.worker.gpus * size
                 meters.add(LOST_GPU_SECONDS, (workload.queue,), amount=lost)
 

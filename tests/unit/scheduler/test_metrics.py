@@ -10,7 +10,7 @@ from mlaas.observability.meters import Meters
 from mlaas.scheduler.cycle import decide
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.metrics import observe
-from mlaas.scheduler.types import Gang, Node, Place, Preempt, Queue, Resources, Shrink, Workload
+from mlaas.scheduler.types import Gang, Move, Node, Place, Preempt, Queue, Resources, Shrink, Workload
 from tests.fakes.worlds import POLICY, apply, ledgers
 
 
@@ -35,7 +35,9 @@ def test_every_workload_is_counted_once(ledger: Ledger) -> None:
     assert min(found["mlaas_scheduler_pending"].values()) >= 0
     assert found["mlaas_scheduler_pending"]["guests", "held-back"] == 2
     assert sum(found["mlaas_scheduler_running"].values()) == len(snapshot.running)
-    assert sum(found.get("mlaas_scheduler_preemptions_total", {}).values()) == kinds[Preempt] + kinds[Shrink]
+    assert sum(found.get("mlaas_scheduler_preemptions_total", {}).values()) == sum(
+        kinds[kind] for kind in (Preempt, Shrink, Move)
+    )
     assert sum(found.get("mlaas_scheduler_wait_seconds_count", {}).values()) == kinds[Place]
     assert sum(found["mlaas_scheduler_gpus"].values()) * 10_000 == snapshot.cluster.gpu_units
     assert 0.0 <= found["mlaas_scheduler_gpu_utilization_ratio"][()] <= 1.0
