@@ -99,14 +99,22 @@ class SchedulerActor:
             await service.start()
             self._service = service
             beside.append(asyncio.create_task(_tell_ends(cluster, service, ended)))
-            if self._build_companions is not None:
-                beside += [asyncio.create_task(each) for each in self._build_companions(self._settings, service)]
+            beside += [asyncio.create_task(each) for each in self._companions(service)]
             await service.run()
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             cluster.close()
+
+    def _companions(self, service: SchedulerService) -> Sequence[Coroutine[Any, Any, None]]:
+        if self._build_companions is None:
+            return []
+        try:
+            return self._build_companions(self._settings, service)
+        except MlaasError as error:  # Such as: no vLLM on this machine. Gangs run all the same.
+            _LOGGER.warning("the scheduler runs alone: %s: %s", error.code, error)
+            return []
 
 
 def start_actor(build_companions: BuildCompanions | None = None) -> None:
