@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlaas.errors import Conflict, PlatformError
+from mlaas.errors import Conflict, NotFound, PlatformError
 from mlaas.scheduler.leases.hold import GIVE_BACK_TIMEOUT_S, Hold, persist
 from mlaas.scheduler.live.types import Outcome, Signal
 
@@ -107,7 +107,7 @@ class Gang:
             return
         try:
             self._verbs.report(self._hold.lease_id, done=done, left_s=left_s)
-        except (Conflict, PlatformError):
+        except (Conflict, NotFound, PlatformError):
             return
 
     def yield_and_wait(self) -> None:
