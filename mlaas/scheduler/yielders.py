@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mlaas.scheduler.snapshot import Snapshot
 
 
+URGENT = 1_000
+"""Who has this priority or a higher one, as serving has, does not wait for the minimum runtime of who has less."""
+
+
 class Yielders:
     """What runs, as far as it may be asked to yield."""
 
@@ -28,7 +32,13 @@ class Yielders:
         self.margin = margin
         self.ranks = policy.running_ranks(snapshot)
         self.askable: Bools = ~policy.protected(snapshot)
-        self.floor = float(self.ranks[self.askable].min()) + self.margin if self.askable.any() else np.inf
+        running = snapshot.running
+        self.askable_by_urgent: Bools = self.askable | (
+            (running.ints_of("preemptible") != 0) & (running.ints_of("priority") < URGENT)
+        )
+        has_urgent = bool((snapshot.pending.ints_of("priority") >= URGENT).any())
+        asked = self.askable_by_urgent if has_urgent else self.askable
+        self.floor = float(self.ranks[asked].min()) + self.margin if asked.any() else np.inf
         self.min_workers = snapshot.running.ints_of("min_workers")
 
     @cached_property
@@ -101,7 +111,9 @@ class Yielders:
     def _eligible(self, cycle: Cycle, row: int, gang: CompiledGang, workers: int) -> Bools:
         running, pending = cycle.snapshot.running, cycle.snapshot.pending
         below = self.ranks + self.margin < cycle.ranks[row]
-        eligible = self.askable & (running.ints_of("priority") <= pending.ints_of("priority")[row])
+        priority = int(pending.ints_of("priority")[row])
+        askable = self.askable_by_urgent if priority >= URGENT else self.askable
+        eligible = askable & (running.ints_of("priority") <= priority)
         if cycle.is_limited:
             queue = int(cycle.queue[row])
             entitled = cycle.usage.is_entitled(queue, workers * gang.demand)

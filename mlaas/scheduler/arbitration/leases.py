@@ -118,7 +118,6 @@ class SchedulerLeases:
             queue=share.queue,
             priority_class=PRIORITY_CLASS,
             preemptible=not is_floor,
-            min_runtime_s=0.0,
             yield_grace_s=YIELD_GRACE_S,
         )
         await self._verbs.submit(spec, tenant=TENANT, submission_id=f"serve-{share.name}-{secrets.token_hex(4)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -58,12 +59,11 @@ async def world(tmp_path):
     await world.leases.close()
 
 
-async def test_training_yields_for_replicas_and_is_back_once_demand_has_gone_for_the_hold(world):
+async def test_training_yields_at_once_for_replicas_and_is_back_once_demand_has_gone_for_the_hold(world):
     bench = world.bench
     await world.until_running(1)
-    train = await bench.submit(gpus=3, workers=2, min_runtime_s=0.0)
+    train = await bench.submit(gpus=3, workers=2)
     await world.until_state(train, "running")
-    await bench.after(100.0)
     world.ask(4)
     await world.until_state(train, "yielding")
     assert bench.cluster.asked == [f"{train}.1"]
@@ -83,6 +83,18 @@ async def test_training_yields_for_replicas_and_is_back_once_demand_has_gone_for
     await world.until_running(1)
     await world.until_state(train, "running")
     assert f"{train}.2" in bench.cluster.running
+
+
+async def test_no_deployment_takes_the_fresh_replicas_of_another(world):
+    other = replace(M, name="other", ceiling=8)
+    world.replicas.wanted["other"] = other
+    world.router.seen = {name: Load(num_ready=0, num_needed=8) for name in ("m", "other")}
+    await world.until_running(8)
+    before = set(world.replicas.running)
+    for _ in range(10):
+        await world.service.tick()
+        await world.bench.after(5.0)
+    assert set(world.replicas.running) == before
 
 
 async def test_a_lost_node_takes_only_the_replicas_that_were_on_it(world):
