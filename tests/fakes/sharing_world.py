@@ -48,6 +48,8 @@ class ActorReplicas:
     """Replicas as actors, pinned to the node that was booked for them: they are up only if that machine is free."""
 
     wanted: dict[str, Share]
+    freed_s: dict[str, float] = field(default_factory=dict)
+    """When the machine of each one was free for it."""
     up_s: dict[str, float] = field(default_factory=dict)
     """When each one answered first."""
     actors: dict[str, Any] = field(default_factory=dict)
@@ -64,8 +66,10 @@ class ActorReplicas:
             ray.kill(self.actors.pop(gone))
             self.answers.pop(gone)
             self.up_s.pop(gone, None)
+            self.freed_s.pop(gone)
         for workload_id in there.keys() - self.actors.keys():
             lease = there[workload_id]
+            self.freed_s[workload_id] = time.monotonic()
             worker = self.wanted[lease.deployment].worker
             engine = ray.remote(_Engine).options(
                 num_cpus=worker.cpus, num_gpus=worker.gpus, label_selector={"ray.io/node-id": str(lease.node)}
