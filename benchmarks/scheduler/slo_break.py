@@ -57,7 +57,7 @@ async def measure(rounds: int, *, checkpoint_s: float, hold_s: float) -> list[di
         async with SharingWorld(Path(folder), share(hold_s=hold_s)) as world:
             await world.until_ready(1)
             gang = Gang(Resources(cpus=1.0), min_workers=3, max_workers=3)
-            spec = WorkloadSpec(gang=gang, command=trainer(checkpoint_s=checkpoint_s), min_runtime_s=0.0)
+            spec = WorkloadSpec(gang=gang, command=trainer(checkpoint_s=checkpoint_s))
             (train,) = await world.service.submit(spec, tenant="ann")
             for _ in range(rounds):
                 await world.until_state(train.id, "running")

@@ -31,8 +31,7 @@ async def test_training_makes_room_within_seconds_and_is_back_after_the_hold(clu
     async with SharingWorld(tmp_path, share(hold_s=HOLD_S)) as world:
         await world.until_ready(1)
         spec = WorkloadSpec(
-            gang=Gang(Resources(cpus=1.0), min_workers=3, max_workers=3), command=trainer(checkpoint_s=0.5),
-            min_runtime_s=0.0,
+            gang=Gang(Resources(cpus=1.0), min_workers=3, max_workers=3), command=trainer(checkpoint_s=0.5)
         )  # fmt: skip
         (train,) = await world.service.submit(spec, tenant="ann")
         await world.until_state(train.id, "running")
