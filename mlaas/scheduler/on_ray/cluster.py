@@ -151,7 +151,7 @@ class RayCluster:
             await self._commands.forget(lease_id)
 
     async def publish_demand(self, demand: Sequence[Demand]) -> None:
-        """Replace what the autoscaler is asked for.
+        """Replace what the autoscaler is asked for. Nodes that are not named in it are left, so that they can go.
 
         Raises:
             PlatformError: the cluster does not answer.
@@ -161,6 +161,7 @@ class RayCluster:
         labels = [dict(each.gang.labels) for each in wanted]
         async with _translated():
             await asyncio.to_thread(request_resources, bundles=bundles, bundle_label_selectors=labels)
+            self._commands.leave({ray.get_runtime_context().get_node_id(), *(each.get(NODE_ID) for each in labels)})
 
     async def commands(self) -> tuple[CommandState, ...]:
         """Return the commands alone, as the launchers have told of them last.

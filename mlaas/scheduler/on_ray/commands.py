@@ -17,7 +17,7 @@ from mlaas.scheduler.on_ray.packages import package_path
 from mlaas.scheduler.on_ray.parts import PartState, drop_ends, merge, read_ends
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from mlaas.scheduler.live.ports import CommandState
@@ -113,6 +113,15 @@ class Commands:
             launcher.states = tuple(state for state in launcher.states if state.lease_id != lease_id)
         self._ends = [end for end in self._ends if end.lease_id != lease_id]
         await asyncio.to_thread(drop_ends, self._home, lease_id)
+
+    def leave(self, kept: Collection[str]) -> None:
+        """End the launchers of all other nodes that run nothing: a node with an actor on it is not idle to Ray."""
+        for node, launcher in list(self._launchers.items()):
+            if node not in kept and not launcher.states and not self._starting:
+                if launcher.following is not None:
+                    launcher.following.cancel()
+                del self._launchers[node]
+                ray.kill(launcher.handle)
 
     def close(self) -> None:
         """Stop following; launchers and commands go on."""

@@ -131,10 +131,19 @@ class Launcher:
     def _environment(self, order: PartOrder, *, folder: Path) -> dict[str, str]:
         inherited = {name: value for name, value in inherited_environment().items() if name not in _NOT_INHERITED}
         if order.package is not None:
-            runtime_env = {"working_dir": f"file://{package_path(self._home, order.package)}"}
+            # A command that connects to Ray gives its tasks and actors, on all nodes, the same files.
+            runtime_env = {"working_dir": str(folder)}
             inherited["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps({"runtime_env": runtime_env})
             inherited["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), inherited.get("PYTHONPATH"))))
         return {"PYTHONUNBUFFERED": "1", **inherited, **dict(order.environment), PART_VARIABLE: order.part}
+
+    def close(self) -> None:
+        """End all commands at once, and let go of the starter."""
+        if self._following is not None:
+            self._following.cancel()
+        for pipe in (self._starter.stdin, self._starter.stdout):
+            if pipe is not None:
+                pipe.close()
 
     def _send(self, **order: Any) -> None:
         assert self._starter.stdin is not None
