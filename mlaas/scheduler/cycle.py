@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlaas.scheduler.backfill import Held, Reservation, reserve
-from mlaas.scheduler.elastic import grow
-from mlaas.scheduler.ordering import Blocked, entitled_pending, usage_by_leaf
+from mlaas.scheduler.elastic import enlarge, grow
+from mlaas.scheduler.ordering import AGED_RANK, Blocked, entitled_pending, usage_by_leaf
 from mlaas.scheduler.placement import find_nodes
 from mlaas.scheduler.types import Decision, Move, Place, Placement, Preempt, Reserve, Shrink, Wait, WaitCode
 from mlaas.scheduler.yielders import Yielders
@@ -52,7 +52,8 @@ def decide(snapshot: Snapshot, policy: SchedulingPolicy) -> Decision:
     cycle = Cycle(snapshot, policy)
     if len(snapshot.pending):
         cycle.walk()
-    if not cycle.passed_over and len(snapshot.running):
+    if not cycle.passed_over:
+        cycle.actions = enlarge(snapshot, cycle.actions, cycle.free, cycle.usage)
         cycle.actions += grow(snapshot, cycle.free, cycle.usage, gone=cycle.gone.keys())
     return Decision(tuple(cycle.actions), tuple(cycle.blocked))
 
@@ -79,6 +80,8 @@ class Cycle:
         self.gang = pending.ints_of("gang")
         self.queue = pending.ints_of("queue")
         self.ranks = policy.pending_ranks(snapshot)
+        self.aged: Bools = self.ranks >= AGED_RANK
+        self.left_to_aged: set[int] = set()
         self.runtime_s = policy.pending_runtime_s(snapshot)
 
     @cached_property
@@ -158,7 +161,7 @@ class Cycle:
         """Start a workload if it may, with all that this takes; False when it stays."""
         gang, workers = self._gang(row), int(self.snapshot.pending.ints_of("workers")[row])
         need = workers * gang.demand if self.is_limited else None
-        within_quota = need is None or self.usage.fits(int(self.queue[row]), need)
+        within_quota = need is None or self._may_use(row, need)
         if within_quota:
             nodes = self._fitting(row, gang, workers)
             if nodes is not None:
@@ -169,9 +172,19 @@ class Cycle:
         self._stay(row, within_quota=within_quota)
         return False
 
+    def _may_use(self, row: int, need: Ints) -> bool:
+        """Whether quota allows a workload, and it takes none that one waits for that has aged."""
+        queue = int(self.queue[row])
+        if not self.usage.fits(queue, need):
+            return False
+        is_left = not self.aged[row] and self.snapshot.queues.path(queue)[-1] in self.left_to_aged
+        return not is_left or self.usage.is_entitled(queue, need)
+
     def _start_with_others_help(self, row: int, gang: CompiledGang, workers: int, *, within_quota: bool) -> bool:
         """Start a workload for which others yield or move; False when none will."""
         if self.yielders is None or self.rooms >= MOST_ROOMS or not self.preempts[row]:
+            return False
+        if not self.aged[row] and (self.left_to_aged or (self.head is not None and self.aged[self.head])):
             return False
         if self.is_limited or self.ranks[row] > self.yielders.floor:
             room = self.yielders.room_for(self, row, gang, workers)
@@ -276,6 +289,8 @@ class Cycle:
         self.passed_over = True
         workload_id = self.snapshot.pending.ids[row]
         if not within_quota:
+            if self.aged[row]:
+                self._leave_quota_to(row)
             text = f"queue {self.snapshot.pending.workloads[row].queue} is at its limit and has nothing left to borrow"
             self.blocked.append(Wait(workload_id, WaitCode.QUOTA, text))
             return
@@ -285,6 +300,13 @@ class Cycle:
             return
         self.head = row
         self.blocked.append(Wait(workload_id, WaitCode.RESOURCES, "first in line, and does not fit on what is free"))
+
+    def _leave_quota_to(self, row: int) -> None:
+        """Let nobody borrow before a workload that has aged, if its cohort could ever hold it."""
+        tree, queue = self.snapshot.queues, int(self.queue[row])
+        need = int(self.snapshot.pending.ints_of("workers")[row]) * self._gang(row).demand
+        if tree.usage(np.zeros_like(tree.guarantee)).fits(queue, need):
+            self.left_to_aged.add(tree.path(queue)[-1])
 
     def reserve_for_head(self) -> None:
         """Reserve capacity for the first in line.
@@ -302,6 +324,10 @@ class Cycle:
         self.reservation = replace(found, start_s=start_s)
         ends_before = self.snapshot.now_s + self.runtime_s <= start_s
         self.in_the_way = ~(ends_before | self._cedes(self.head, start_s))
+        if self.aged[self.head]:
+            # Estimates may be wrong for ever: what has aged waits for what runs, and for nothing that starts later.
+            self.in_the_way[:] = True
+            self.reservation.spare.close(gang.mask)
         names = self.snapshot.cluster.nodes
         placement = Placement(tuple((names[node].name, count) for node, count in found.nodes))
         reason = f"first in line: what starts now leaves this to it, in {start_s - self.snapshot.now_s:.0f} s"

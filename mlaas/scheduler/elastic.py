@@ -1,13 +1,14 @@
-"""Elastic gangs grow into capacity that nobody waits for."""
+"""Elastic gangs take capacity that nobody waits for: at once when they start, and by growing later."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlaas.scheduler.placement import find_nodes, most_workers
-from mlaas.scheduler.types import Grow, Placement
+from mlaas.scheduler.types import Grow, Place, Placement, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -15,9 +16,34 @@ if TYPE_CHECKING:
     from mlaas.scheduler.cluster import CompiledGang, Free
     from mlaas.scheduler.quota import Usage
     from mlaas.scheduler.snapshot import Snapshot
+    from mlaas.scheduler.types import Action
 
+_LOOSE = (Strategy.PACK, Strategy.SPREAD)
 LEAST_GROWTH = 0.25
 """A resize costs a restart, so a gang grows by at least this part of its size, or not at all."""
+
+
+def enlarge(snapshot: Snapshot, actions: list[Action], free: Free, usage: Usage) -> list[Action]:
+    """Return the actions with elastic gangs that start now at the size that fits, and take that from `free`.
+
+    Gangs that lie as a topology or a strict strategy asks start at their smallest size, and grow.
+    """
+    return [_enlarged(snapshot, action, free, usage) if isinstance(action, Place) else action for action in actions]
+
+
+def _enlarged(snapshot: Snapshot, action: Place, free: Free, usage: Usage) -> Place:
+    pending = snapshot.pending
+    row = pending.row_of[action.workload_id]
+    gang, queue = snapshot.cluster.gangs[pending.ints_of("gang")[row]], int(pending.ints_of("queue")[row])
+    if not gang.gang.is_elastic or gang.domains is not None or gang.gang.strategy not in _LOOSE:
+        return action
+    more = _affordable(free, usage, gang, queue, at_most=gang.gang.max_workers - action.placement.num_workers)
+    nodes = find_nodes(free, gang, workers=more) if more else None
+    if nodes is None:
+        return action
+    free.take(free.allocate(gang, nodes))
+    usage.charge(queue, more * gang.demand)
+    return replace(action, placement=_joined(snapshot, action.placement, nodes))
 
 
 def grow(snapshot: Snapshot, free: Free, usage: Usage, *, gone: AbstractSet[int]) -> list[Grow]:
@@ -37,26 +63,32 @@ def grow(snapshot: Snapshot, free: Free, usage: Usage, *, gone: AbstractSet[int]
     grown = []
     for row in elastic:
         gang = snapshot.cluster.gangs[running.ints_of("gang")[row]]
-        more = _affordable(snapshot, free, usage, gang, row)
+        queue = int(running.ints_of("queue")[row])
+        room = gang.gang.max_workers - int(running.ints_of("workers")[row])
+        more = _affordable(free, usage, gang, queue, at_most=room)
         size = int(running.ints_of("workers")[row])
         nodes = find_nodes(free, gang, workers=more) if more >= max(1, LEAST_GROWTH * size) else None
         if nodes is None or not _stays_together(snapshot, gang, row, nodes):
             continue
         free.take(free.allocate(gang, nodes))
-        usage.charge(int(running.ints_of("queue")[row]), more * gang.demand)
-        names = snapshot.cluster.nodes
-        counts = dict(snapshot.cluster.placement(running.allocations[running.ids[row]]).workers)
-        for node, count in nodes:
-            counts[names[node].name] = counts.get(names[node].name, 0) + count
-        grown.append(Grow(running.ids[row], Placement(tuple(counts.items())), f"{more} more workers on idle capacity"))
+        usage.charge(queue, more * gang.demand)
+        placement = _joined(snapshot, snapshot.cluster.placement(running.allocations[running.ids[row]]), nodes)
+        grown.append(Grow(running.ids[row], placement, f"{more} more workers on idle capacity"))
     return grown
 
 
-def _affordable(snapshot: Snapshot, free: Free, usage: Usage, gang: CompiledGang, row: int) -> int:
+def _joined(snapshot: Snapshot, placement: Placement, nodes: list[tuple[int, int]]) -> Placement:
+    """Return a placement with more workers on these nodes."""
+    counts = dict(placement.workers)
+    for node, count in nodes:
+        name = snapshot.cluster.nodes[node].name
+        counts[name] = counts.get(name, 0) + count
+    return Placement(tuple(counts.items()))
+
+
+def _affordable(free: Free, usage: Usage, gang: CompiledGang, queue: int, *, at_most: int) -> int:
     """Most workers that fit on idle nodes and in the queue's quota."""
-    running = snapshot.running
-    more = min(gang.gang.max_workers - int(running.ints_of("workers")[row]), most_workers(free, gang))
-    queue = int(running.ints_of("queue")[row])
+    more = min(at_most, most_workers(free, gang))
     while more > 0 and not usage.fits(queue, more * gang.demand):
         more -= 1
     return more
@@ -64,12 +96,12 @@ def _affordable(snapshot: Snapshot, free: Free, usage: Usage, gang: CompiledGang
 
 def _stays_together(snapshot: Snapshot, gang: CompiledGang, row: int, nodes: list[tuple[int, int]]) -> bool:
     """Whether the gang still lies as its strategy and topology ask, with workers on these nodes too."""
-    if gang.domains is None and gang.gang.strategy.value in ("PACK", "SPREAD"):
+    if gang.domains is None and gang.gang.strategy in _LOOSE:
         return True
     now = {node for node, _ in snapshot.running.allocations[snapshot.running.ids[row]].nodes}
     then = now | {node for node, _ in nodes}
-    if gang.gang.strategy.value == "STRICT_PACK":
+    if gang.gang.strategy is Strategy.STRICT_PACK:
         return len(then) == 1
-    if gang.gang.strategy.value == "STRICT_SPREAD" and now & {node for node, _ in nodes}:
+    if gang.gang.strategy is Strategy.STRICT_SPREAD and now & {node for node, _ in nodes}:
         return False
     return gang.domains is None or len(np.unique(gang.domains[list(then)])) == 1

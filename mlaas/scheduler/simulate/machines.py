@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from mlaas.scheduler.simulate.traces import TraceJob
+
 COHORT = "cluster"
 """The cohort that tenants share when a cluster file names no queues."""
 
@@ -85,13 +87,16 @@ def queues_for(machines: Machines, tenants: Iterable[str]) -> tuple[Queue, ...]:
     return (*machines.queues, Queue(cohort), *(Queue(tenant, parent=cohort) for tenant in further))
 
 
-def gang_of(num_gpus: float, *, gpus_per_node: int) -> Gang:
-    """Return the gang of a trace's job: on one node if it fits there, else in equal workers that can fill nodes."""
-    if num_gpus <= gpus_per_node:
-        return Gang(Resources(gpus=num_gpus))
-    worker = math.gcd(int(num_gpus), gpus_per_node)
-    count = int(num_gpus) // worker
-    return Gang(Resources(gpus=worker), min_workers=count, max_workers=count)
+def gang_of(job: TraceJob, *, gpus_per_node: int) -> Gang:
+    """Return the gang of a trace's job: on one node if it fits there, else in equal workers that can fill nodes.
+
+    An elastic job has workers of the largest size that divides its smallest and its largest.
+    """
+    least, most = job.least_gpus, job.most_gpus
+    if least == most and most <= gpus_per_node:
+        return Gang(Resources(gpus=most))
+    worker = math.gcd(int(least), int(most), gpus_per_node)
+    return Gang(Resources(gpus=worker), min_workers=int(least) // worker, max_workers=int(most) // worker)
 
 
 def _group(number: int, group: dict[str, Any]) -> list[Node]:

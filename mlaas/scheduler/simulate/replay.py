@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ORACLE = "srsf-oracle"
 REVIEW_S = 300.0
-"""While work waits, a preemptive policy looks again after so long: what runs grows older, and ranks move."""
+"""While work waits or may grow, the policy looks again after so long: what runs grows older, and ranks move."""
 MOST_CYCLES = 10
 """Cycles at one moment, each after room was made; the live scheduler would go on with its next cycle."""
 
@@ -103,6 +103,7 @@ class _Replay:
         self.restart_cost_s = 0.0 if is_oracle else terms.restart_cost_s
         self.estimates = _estimates(jobs, terms.estimate_error, seed=terms.seed, is_oracle=is_oracle)
         self.ledger = Ledger(machines.nodes, queues_for(machines, (job.tenant for job in jobs)))
+        self.is_elastic = any(job.least_gpus < job.most_gpus for job in jobs)
         self.fates = [Fate(job) for job in jobs]
         self.index_of: dict[str, int] = {}
         self.ends: list[tuple[float, int]] = []
@@ -127,8 +128,8 @@ class _Replay:
                 self._arrive(next_index)
                 next_index += 1
             self._settle()
-            waits = len(self.ledger.pending) > 0 and self.policy.margin is not None
-            review_s = now_s + REVIEW_S if waits and self.end_s else math.inf
+            moves = (len(self.ledger.pending) > 0 and self.policy.margin is not None) or self.is_elastic
+            review_s = now_s + REVIEW_S if moves and self.end_s else math.inf
 
     def _next_end_s(self) -> float:
         """Time of the next end; ends that a preemption or resize has moved are dropped here."""
@@ -140,13 +141,13 @@ class _Replay:
         job = self.jobs[index]
         workload = Workload(
             id=f"job-{index}",
-            gang=gang_of(job.num_gpus, gpus_per_node=self.gpus_per_node),
+            gang=gang_of(job, gpus_per_node=self.gpus_per_node),
             submitted_s=job.submit_s,
             tenant=job.tenant,
             queue=job.tenant,
             name=job.name,
             priority=job.priority,
-            estimate_s=self.estimates[index],
+            estimate_s=self.estimates[index] * job.full_duration_s / job.duration_s,
             deadline_s=job.deadline_s,
             restart_cost_s=self.restart_cost_s,
         )
@@ -157,7 +158,7 @@ class _Replay:
             return
         self.index_of[workload.id] = index
         self.ledger.submit(workload)
-        self.backlog_gpus += job.num_gpus
+        self.backlog_gpus += job.least_gpus
 
     def _finish(self, index: int) -> None:
         self.ledger.finish(f"job-{index}")
@@ -167,7 +168,7 @@ class _Replay:
     def _settle(self) -> None:
         """Decide and apply until no room was made for anyone."""
         for _ in range(MOST_CYCLES):
-            if not len(self.ledger.pending):
+            if not len(self.ledger.pending) and not self.is_elastic:
                 break
             self.cycles += 1
             if not self._apply(decide(self.ledger.snapshot(), self.policy)):
@@ -186,22 +187,20 @@ class _Replay:
                     made_room = True
                 case Place():
                     index = self.index_of[action.workload_id]
-                    self.backlog_gpus -= self.jobs[index].num_gpus
-                    self._expect_end(index, self.ledger.start(action.workload_id, action.placement), speed=1.0)
+                    self.backlog_gpus -= self.jobs[index].least_gpus
+                    self._expect_end(index, self.ledger.start(action.workload_id, action.placement))
                 case Shrink() | Grow() | Move():
                     index = self.index_of[action.workload_id]
                     self.fates[index].preemptions += isinstance(action, Move)
                     progress = self.ledger.resize(action.workload_id, action.placement)
                     self._charge_restart(index, action.placement.num_workers)
-                    workers = self.ledger.running.workloads[
-                        self.ledger.running.row_of[action.workload_id]
-                    ].gang.max_workers
-                    self._expect_end(index, progress, speed=action.placement.num_workers / workers)
+                    self._expect_end(index, progress)
         return made_room
 
-    def _expect_end(self, index: int, progress: Progress, *, speed: float) -> None:
+    def _expect_end(self, index: int, progress: Progress) -> None:
         fate = self.fates[index]
-        left_s = (self.jobs[index].duration_s - progress.attained_s) / speed
+        speed = float(self.ledger.running.floats_of("speed")[self.ledger.running.row_of[f"job-{index}"]])
+        left_s = (self.jobs[index].full_duration_s - progress.attained_s) / speed
         self.end_s[index] = self.ledger.now_s + progress.restart_owed_s + left_s
         heapq.heappush(self.ends, (self.end_s[index], index))
         fate.waited_s = progress.waited_s
@@ -213,11 +212,11 @@ class _Replay:
         self.fates[index].preemptions += 1
         self._charge_restart(index, workload.gang.min_workers)
         self.ledger.requeue(workload.id)
-        self.backlog_gpus += self.jobs[index].num_gpus
+        self.backlog_gpus += self.jobs[index].least_gpus
         del self.end_s[index]
 
     def _charge_restart(self, index: int, workers: int) -> None:
-        gang = gang_of(self.jobs[index].num_gpus, gpus_per_node=self.gpus_per_node)
+        gang = gang_of(self.jobs[index], gpus_per_node=self.gpus_per_node)
         self.fates[index].lost_gpu_s += self.restart_cost_s * gang.worker.gpus * workers
 
     def _outcome(self) -> Outcome:

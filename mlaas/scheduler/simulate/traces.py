@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,25 @@ class TraceJob:
     deadline_s: float | None = None
     """On the clock of `submit_s`."""
     name: str = ""
+    min_gpus: float | None = None
+    """Smallest size of an elastic job; None = `num_gpus`. Its speed is proportional to its GPUs."""
+    max_gpus: float | None = None
+    """Largest size of an elastic job; None = `num_gpus`, at which `duration_s` was taken."""
+
+    @property
+    def least_gpus(self) -> float:
+        """GPUs without which it does not run."""
+        return self.num_gpus if self.min_gpus is None else self.min_gpus
+
+    @property
+    def most_gpus(self) -> float:
+        """GPUs that it can use."""
+        return self.num_gpus if self.max_gpus is None else self.max_gpus
+
+    @property
+    def full_duration_s(self) -> float:
+        """How long it runs at its largest size."""
+        return self.duration_s * self.num_gpus / self.most_gpus
 
 
 def read_trace(path: Path, *, trace_format: str) -> list[TraceJob]:
@@ -52,16 +71,7 @@ def read_trace(path: Path, *, trace_format: str) -> list[TraceJob]:
 
 def _shifted(job: TraceJob, start_s: float) -> TraceJob:
     deadline_s = None if job.deadline_s is None else job.deadline_s - start_s
-    return TraceJob(
-        job.submit_s - start_s,
-        job.duration_s,
-        job.num_gpus,
-        job.tenant,
-        job.priority,
-        job.estimate_s,
-        deadline_s,
-        job.name,
-    )
+    return replace(job, submit_s=job.submit_s - start_s, deadline_s=deadline_s)
 
 
 def _philly(path: Path) -> Iterator[TraceJob]:
@@ -80,7 +90,7 @@ def _philly(path: Path) -> Iterator[TraceJob]:
 
 
 def _csv(path: Path) -> Iterator[TraceJob]:
-    """`submit_s,duration_s,num_gpus` and optionally `tenant,priority,estimate_s,deadline_s,name`.
+    """`submit_s,duration_s,num_gpus` and optionally `tenant,priority,estimate_s,deadline_s,name,min_gpus,max_gpus`.
 
     `deadline_s` is on the clock of `submit_s`; where one lies before its own submission, the column is read as
     seconds after submission.
@@ -96,17 +106,14 @@ def _csv(path: Path) -> Iterator[TraceJob]:
             _positive(row, "estimate_s", where) if row.get("estimate_s") else None,
             _number(row, "deadline_s", where) if row.get("deadline_s") else None,
             row.get("name") or "",
+            *_sizes(row, where),
         )
         for where, row in rows
     ]
     if any(job.deadline_s is not None and job.deadline_s < job.submit_s for job in jobs):
         return (
-            TraceJob(
-                job.submit_s, job.duration_s, job.num_gpus, job.tenant, job.priority, job.estimate_s,
-                None if job.deadline_s is None else job.submit_s + job.deadline_s, job.name,
-            )
-            for job in jobs
-        )  # fmt: skip
+            job if job.deadline_s is None else replace(job, deadline_s=job.submit_s + job.deadline_s) for job in jobs
+        )
     return iter(jobs)
 
 
@@ -177,12 +184,27 @@ def _priority(row: Mapping[str, str], where: str) -> int:
     return int(value)
 
 
-def _gpus(text: str, where: str) -> float:
-    value = _number({"num_gpus": text}, "num_gpus", where)
+def _sizes(row: Mapping[str, str], where: str) -> tuple[float | None, float | None]:
+    """Smallest and largest size of an elastic job."""
+    least, most = (_gpus(row[name], where, name=name) if row.get(name) else None for name in ("min_gpus", "max_gpus"))
+    num_gpus = float(row["num_gpus"])
+    if least is None and most is None:
+        return None, None
+    low, high = least or num_gpus, most or num_gpus
+    if not low <= num_gpus <= high or (low, num_gpus, high) != (int(low), int(num_gpus), int(high)):
+        raise ConfigError(
+            "trace_value", f"{where}: min_gpus {low:g}, num_gpus {num_gpus:g}, max_gpus {high:g}; an elastic job has "
+            "whole numbers of GPUs in this order",
+        )  # fmt: skip
+    return least, most
+
+
+def _gpus(text: str, where: str, *, name: str = "num_gpus") -> float:
+    value = _number({name: text}, name, where)
     if value <= 0:
-        raise ConfigError("trace_value", f"{where}: num_gpus is {text}; a job takes more than none")
+        raise ConfigError("trace_value", f"{where}: {name} is {text}; a job takes more than none")
     if value > 1 and value != int(value):
         raise ConfigError(
-            "trace_value", f"{where}: num_gpus is {text}; above 1 it is a whole number, below 1 a share of one GPU"
+            "trace_value", f"{where}: {name} is {text}; above 1 it is a whole number, below 1 a share of one GPU"
         )
     return value

@@ -71,8 +71,22 @@ def test_jobs_too_large_are_refused_and_counted_not_dropped_in_silence() -> None
     [(0.5, (0.5, 1)), (1, (1, 1)), (8, (8, 1)), (16, (8, 2)), (12, (4, 3)), (9, (1, 9)), (128, (8, 16))],
 )
 def test_gangs_fill_nodes_whole_where_they_can(num_gpus: float, shape: tuple[float, int]) -> None:
-    gang = gang_of(num_gpus, gpus_per_node=8)
+    gang = gang_of(TraceJob(0.0, 1.0, num_gpus), gpus_per_node=8)
     assert (gang.worker.gpus, gang.min_workers) == shape
+    assert not gang.is_elastic
+
+
+def test_an_elastic_job_runs_at_the_size_that_is_free_and_takes_as_much_longer() -> None:
+    elastic = TraceJob(0.0, 1_000.0, 4, min_gpus=2, max_gpus=8)
+    assert finishes(run([elastic], "mlaas", gpus=8)) == [500.0]
+    assert finishes(run([elastic], "mlaas", gpus=2)) == [2_000.0]
+
+
+def test_an_elastic_job_grows_when_others_end_and_pays_for_it() -> None:
+    jobs = [TraceJob(0.0, 600.0, 6), TraceJob(0.0, 8_000.0, 8, min_gpus=2, max_gpus=8)]
+    outcome = run(jobs, "mlaas", gpus=8)
+    assert finishes(outcome) == [600.0, 600.0 + 60.0 + 8_000.0 - 600.0 * 2 / 8]
+    assert summarize(outcome).lost_work_s == 60.0 * 8
 
 
 def synthetic(seed: int, count: int) -> list[TraceJob]:
