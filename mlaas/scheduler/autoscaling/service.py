@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 PERIOD_S = 2.0
 """Ray's autoscaler looks every 5 s."""
-REPEAT_S = 30.0
-"""An unchanged demand is published again after this long: a control store that was restarted has forgotten it."""
+REPEAT_S = 10.0
+"""An unchanged demand is published again after this long: a control store that was restarted has forgotten it, and
+nodes that were in use still when it was published last are left then."""
 
 CONSOLIDATE_S = 60.0
 """At most one node is emptied in this time: what moves has to settle before the next look."""

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from mlaas.errors import PlacementError, PlatformError
 from mlaas.scheduler.live.ports import Group, Observation
 from mlaas.scheduler.on_ray.commands import Commands
-from mlaas.scheduler.on_ray.groups import Groups
+from mlaas.scheduler.on_ray.groups import NODE_LABEL, Groups
 from mlaas.scheduler.on_ray.parts import PartOrder
 from mlaas.scheduler.types import Kind, Node, Resources
 
@@ -161,7 +161,9 @@ class RayCluster:
         labels = [dict(each.gang.labels) for each in wanted]
         async with _translated():
             await asyncio.to_thread(request_resources, bundles=bundles, bundle_label_selectors=labels)
-            self._commands.leave({ray.get_runtime_context().get_node_id(), *(each.get(NODE_ID) for each in labels)})
+            self._commands.leave(
+                {ray.get_runtime_context().get_node_id(), *(each.get(NODE_LABEL, "") for each in labels)}
+            )
 
     async def commands(self) -> tuple[CommandState, ...]:
         """Return the commands alone, as the launchers have told of them last.
