@@ -183,6 +183,13 @@ def _check_gang(workload: Workload) -> None:
 
 
 def _check_resources(workload_id: str, worker: Resources) -> None:
+    names = [name for name, _ in worker.custom]
+    twice = sorted({name for name in names if names.count(name) > 1 or name in ("GPU", "CPU", "memory")})
+    if twice:
+        raise AdmissionError(
+            "bad_resources",
+            f"{workload_id}: resources name {', '.join(twice)} a second time; use gpus, cpus and memory for those",
+        )
     for name, amount in worker.amounts().items():
         most = MOST_MEMORY_BYTES if name == "memory" else MOST_OF_A_RESOURCE
         if not (math.isfinite(amount) and 0 < amount <= most):

@@ -43,6 +43,8 @@ def test_impossible_amounts_are_refused(gpus: float) -> None:
         (replace(GOOD, gang=Gang(Resources(gpus=1), labels=(("accelerator", "h200"),))), "unknown_label"),
         (replace(GOOD, gang=Gang(Resources(gpus=1), topology="nvlink")), "unknown_label"),
         (replace(GOOD, gang=Gang(Resources(custom=(("TPU", 1.0),)))), "gang_too_large"),
+        (replace(GOOD, gang=Gang(Resources(gpus=1, custom=(("GPU", 5.0),)))), "bad_resources"),
+        (replace(GOOD, gang=Gang(Resources(custom=(("TPU", 1.0), ("TPU", 2.0))))), "bad_resources"),
         (replace(GOOD, estimate_s=-1.0), "bad_time"),
         (replace(GOOD, estimate_s=math.nan), "bad_time"),
         (replace(GOOD, estimate_s=0.0), "bad_time"),
