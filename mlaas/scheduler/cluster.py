@@ -307,6 +307,11 @@ class Free:
         np.add.at(self.flat, allocation.cells[back], allocation.amounts[back])
         self._recount(allocation)
 
+    def close(self, nodes: Bools) -> None:
+        """Leave nothing of these nodes."""
+        self.cells[nodes] = 0
+        self.whole[nodes] = 0
+
     def narrow(self, bound: Free, allocation: Allocation) -> None:
         """Keep the cells of an allocation within those of `bound`."""
         cells = allocation.cells

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mlaas.scheduler.tables import PendingTable, RunningTable
 
 _LEAST_SHARE = 1e-9
+AGED_RANK = 1e9
+"""Ranks from here on are of workloads that have aged."""
 
 
 class Blocked(Enum):
@@ -218,9 +220,12 @@ class MlaasPolicy:
     sets a waiting gang above a running one by more than `margin` lets it make the other yield.
 
     **Aging bound.** A workload has aged when it has waited longer than `aging_s` and `aging_stretch` times what it has
-    run. It then goes before every workload of its priority or less that has not, holds the reservation, and is
-    preempted by none of them until it has run enough to be young again, and at least `aging_turn_s`. What can still
-    start before it are workloads that aged earlier, and those that end before its reserved start.
+    run. It then goes before all that have not. Nothing younger starts on a node that suits it, however short it claims
+    to be; nobody borrows in its cohort before it; what may be asked yields to it; and it is preempted by none of them
+    until it has run enough to be young again, and at least `aging_turn_s`. So a workload that has not run yet waits at
+    most `aging_s`, and after that for what runs at that moment to end, once more for each that aged before it.
+    Nothing is promised while the nodes that are there could not hold it even empty, nor of quota that other queues are
+    guaranteed and use.
     """
 
     name = "mlaas"
@@ -282,7 +287,7 @@ class MlaasPolicy:
         waited_s = table.waits_s(now_s)
         aged = waited_s > self.aging_s + self.aging_stretch * standing.attained_s
         return {
-            "aging": np.where(aged, 1e9 + waited_s / 86_400.0, 0.0),
+            "aging": np.where(aged, AGED_RANK + waited_s / 86_400.0, 0.0),
             "priority": 1e4 * table.ints_of("priority"),
             "deadline": 2e3 * ((slack_s >= 0.0) & (slack_s < standing.left_s)),
             "guarantee": 1e3 * standing.entitled,
