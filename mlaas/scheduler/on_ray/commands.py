@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -71,14 +72,8 @@ class Commands:
             RayError: the control store does not answer.
         """
         named = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
-        names = [it["name"] for it in named if it["namespace"] == NAMESPACE]
-        for name in names:
-            if name.startswith(LAUNCHER_PREFIX):
-                try:
-                    handle = await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE)
-                except ValueError:  # It died just now.
-                    continue
-                await self._follow(name.removeprefix(LAUNCHER_PREFIX), handle)
+        names = [it["name"] for it in named if it["namespace"] == NAMESPACE and it["name"].startswith(LAUNCHER_PREFIX)]
+        await asyncio.gather(*(self._adopt(name) for name in names))
 
     async def states(self) -> list[CommandState]:
         """Return the commands whose parts are all known; what is left of others is killed."""
@@ -128,6 +123,12 @@ class Commands:
         for launcher in self._launchers.values():
             if launcher.following is not None:
                 launcher.following.cancel()
+
+    async def _adopt(self, name: str) -> None:
+        node = name.removeprefix(LAUNCHER_PREFIX)
+        if node not in self._launchers:
+            with contextlib.suppress(ValueError, ActorDiedError):  # It died just now, and its commands with it.
+                await self._follow(node, await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE))
 
     async def _tell(self, lease_id: str, verb: str, **arguments: Any) -> None:
         for launcher in list(self._launchers.values()):

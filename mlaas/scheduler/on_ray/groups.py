@@ -28,8 +28,8 @@ ROOM_S = 3.0
 tenth of a second. Made before the view has caught up, a group is put off by the control store for a whole second."""
 READY_S = 5.0
 """How long a group may take to be whole. Nodes that are there answer within milliseconds."""
-LAG_S = 1.0
-"""For so long what a removed group held is not taken for the work of others."""
+LAG_S = 0.25
+"""For so long what a removed group held is not taken for the work of others, which it hides meanwhile."""
 LIST_S = 10.0
 """Time between two readings of all groups. The control store keeps removed ones, so each reading costs more."""
 _VIEW_S = 0.01
@@ -46,6 +46,11 @@ class Made:
     handle: PlacementGroup
     bundles: tuple[tuple[str, Amounts], ...]
     """Node and amounts of each; the node is empty while Ray looks for one."""
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether each bundle has a node."""
+        return all(node for node, _ in self.bundles)
 
 
 class Groups:
@@ -69,7 +74,9 @@ class Groups:
             RayError: the control store does not answer.
         """
         if lease_id in self.made:
-            return self.made[lease_id]
+            if self.made[lease_id].is_placed:
+                return self.made[lease_id]
+            await self.remove(lease_id)
         async with self._room(lease_id, bundles):
             made = Made(await self._run(_create, lease_id, bundles), tuple(bundles))
             if not await self._run(made.handle.wait, READY_S):
