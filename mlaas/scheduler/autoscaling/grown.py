@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from mlaas.scheduler.autoscaling.types import NODE_TYPE_LABEL
-from mlaas.scheduler.cluster import ClusterIndex, Free
+from mlaas.scheduler.cluster import UNIT, ClusterIndex, Free
 from mlaas.scheduler.placement import find_nodes, most_workers
 from mlaas.scheduler.types import Node
 
@@ -70,8 +70,8 @@ class GrownCluster:
         sizes = []
         for rows in ([], *(self._affordable(each) for each in self._growth.node_types)):
             cells = self.index.capacity.copy()
-            closed = [row for row in range(self.num_present, len(cells)) if row not in set(rows)]
-            cells[closed] = 0
+            cells[self.num_present :] = 0
+            cells[rows] = self.index.capacity[rows]
             sizes.append(most_workers(Free(cells, self.index.num_devices), compiled))
         return max(sizes)
 
@@ -108,7 +108,7 @@ class GrownCluster:
 
     def _open(self, free: Free, rows: Sequence[int]) -> None:
         free.cells[rows] = self.index.capacity[rows]
-        free.whole[rows] = (free.cells[rows, : free.num_devices] == free.cells.dtype.type(10_000)).sum(axis=1)
+        free.whole[rows] = (free.cells[rows, : free.num_devices] == UNIT).sum(axis=1)
 
 
 def _labels(node_type: NodeType) -> tuple[tuple[str, str], ...]:

@@ -34,12 +34,12 @@ logger = logging.getLogger(__name__)
 
 
 class Autoscaler:
-    """Publishes demand, and empties nodes. Runs on the event loop that owns the ledger.
+    """Publishes demand, and empties nodes. It thinks in a thread beside the event loop that owns the ledger.
 
     Args:
         cluster: Whose autoscaler is asked.
         policy: The order of what waits.
-        load_snapshot: Returns the world as it is now; None while nobody knows it, and then the demand stays as it was.
+        load_snapshot: Returns the world as it is now, as a copy; None while nobody knows it, and then the demand stays as it was.
         load_growth: Returns how far the cluster may grow now; without node types nothing is published.
         book: Carries out a decision: the moves that empty a node.
     """
@@ -89,7 +89,7 @@ class Autoscaler:
         snapshot = self._load_snapshot()
         if snapshot is None:
             return
-        found = decide_demand(snapshot, self._policy, growth)
+        found = await asyncio.to_thread(decide_demand, snapshot, self._policy, growth)
         now_s = self._clock()
         if self.last is not None and found.demand == self.last.demand and now_s - self._published_s < REPEAT_S:
             return
@@ -100,11 +100,10 @@ class Autoscaler:
         self.last, self._published_s = found, now_s
 
     def _consolidate(self, growth: Growth) -> None:
-        snapshot = self._load_snapshot()
-        if snapshot is None or self._clock() - self._consolidated_s < CONSOLIDATE_S:
+        now_s = self._clock()
+        if now_s - self._consolidated_s < CONSOLIDATE_S or (snapshot := self._load_snapshot()) is None:
             return
-        self._consolidated_s = self._clock()
-        found = decide_consolidation(snapshot, growth)
-        if found is not None:
+        self._consolidated_s = now_s
+        if (found := decide_consolidation(snapshot, growth)) is not None:
             logger.info("%s moves from node %s: %s", len(found.moves), found.node, found.reason)
             self._book(Decision(found.moves))

@@ -338,7 +338,7 @@ class SchedulerService:
         )
 
     def _snapshot(self) -> Snapshot | None:
-        return self.roster.ledger.snapshot() if self._is_up else None
+        return self._copy() if self._is_up else None
 
     def _copy(self) -> Snapshot:
         """Return the world as a value of its own, for a thread beside the loop."""
