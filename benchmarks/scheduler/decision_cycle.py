@@ -15,7 +15,7 @@ from results import write_result
 from mlaas.scheduler.cycle import decide
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.ordering import POLICIES
-from mlaas.scheduler.types import Decision, Gang, Node, Place, Preempt, Queue, Resources, Shrink, Workload
+from mlaas.scheduler.types import Decision, Gang, Grow, Move, Node, Place, Preempt, Queue, Resources, Shrink, Workload
 
 TENANTS = 50
 WIDTHS = ((0.5, 1), (1.0, 1), (2.0, 1), (4.0, 1), (8.0, 1), (8.0, 2), (8.0, 4), (1.0, 16), (8.0, 16))
@@ -118,7 +118,7 @@ def apply(ledger: Ledger, decision: Decision) -> None:
                 ledger.start(action.workload_id, action.placement)
             case Preempt():
                 ledger.requeue(action.workload_id)
-            case Shrink():
+            case Shrink() | Grow() | Move():
                 ledger.resize(action.workload_id, action.placement)
 
 

@@ -324,13 +324,13 @@ def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
     table, tree = snapshot.running, snapshot.queues
     if not tree.is_limited:
         return np.ones(len(table), dtype=bool)
+    order = np.lexsort((-value, table.ints_of("queue")))
+    queue = table.ints_of("queue")[order]
+    used = np.cumsum(held_units(snapshot)[order], axis=0)
+    before = np.concatenate([np.zeros((1, used.shape[1]), dtype=np.int64), used])
+    used -= before[np.searchsorted(queue, queue)]
     result = np.zeros(len(table), dtype=bool)
-    queue = table.ints_of("queue")
-    for row in np.unique(queue):
-        mine = np.flatnonzero(queue == row)
-        mine = mine[np.argsort(-value[mine], kind="stable")]
-        needs = [snapshot.cluster.gangs[table.ints_of("gang")[i]].demand * table.ints_of("workers")[i] for i in mine]
-        result[mine] = (np.cumsum(needs, axis=0) > tree.entitlement[row]).any(axis=1)
+    result[order] = (used > tree.entitlement[queue]).any(axis=1)
     return result
 
 
@@ -374,11 +374,18 @@ def usage_by_leaf(snapshot: Snapshot) -> Ints:
     """Return the units that each queue's own running gangs hold, queues x resources."""
     table, tree = snapshot.running, snapshot.queues
     usage = np.zeros((len(tree.queues), len(tree.resources)), dtype=np.int64)
-    gangs, inverse = np.unique(table.ints_of("gang"), return_inverse=True)
-    if len(gangs):
-        per_worker = np.array([snapshot.cluster.gangs[gang].demand for gang in gangs])
-        np.add.at(usage, table.ints_of("queue"), per_worker[inverse] * table.ints_of("workers")[:, None])
+    np.add.at(usage, table.ints_of("queue"), held_units(snapshot))
     return usage
+
+
+def held_units(snapshot: Snapshot) -> Ints:
+    """Return the units that each running gang holds of the resources that quotas know, rows x resources."""
+    table = snapshot.running
+    if not len(table):
+        return np.zeros((0, len(snapshot.queues.resources)), dtype=np.int64)
+    per_worker = np.array([gang.demand for gang in snapshot.cluster.gangs])
+    units: Ints = per_worker[table.ints_of("gang")] * table.ints_of("workers")[:, None]
+    return units
 
 
 def _gpus(snapshot: Snapshot) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlaas.scheduler.moving import MOST_COST, Tenants, make_way, may_make_way
-from mlaas.scheduler.ordering import borrowed
+from mlaas.scheduler.ordering import borrowed, held_units
 from mlaas.scheduler.preemption import Claim, make_room, preference
 
 if TYPE_CHECKING:
@@ -130,8 +130,4 @@ class Yielders:
     @cached_property
     def needs(self) -> Ints:
         """Units of the resources that quotas know, for each running row."""
-        snapshot, running = self.snapshot, self.snapshot.running
-        if not snapshot.queues.is_limited:
-            return np.zeros((len(running), len(snapshot.queues.resources)), dtype=np.int64)
-        sizes = zip(running.ints_of("gang"), running.ints_of("workers"), strict=True)
-        return np.array([snapshot.cluster.gangs[gang].demand * int(size) for gang, size in sizes])
+        return held_units(self.snapshot)
