@@ -39,7 +39,7 @@ class Autoscaler:
     Args:
         cluster: Whose autoscaler is asked.
         policy: The order of what waits.
-        load_snapshot: Returns the world as it is now, as a copy; None while nobody knows it, and then the demand stays as it was.
+        load_snapshot: Returns a copy of the world as it is now; None while nobody knows it, and the demand stays.
         load_growth: Returns how far the cluster may grow now; without node types nothing is published.
         book: Carries out a decision: the moves that empty a node.
     """
