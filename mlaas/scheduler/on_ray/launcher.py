@@ -74,7 +74,7 @@ class Launcher:
                 await self._changed.wait()
             if order.part not in self._states:
                 await self._start(order)
-        return self._version, tuple(self._states.values())
+        return self._report()
 
     async def stop(self, lease_id: str, *, force: bool) -> None:
         """Signal the process groups of a lease."""
@@ -88,6 +88,7 @@ class Launcher:
             if state.lease_id == lease_id:
                 if state.exit_code is None:
                     self._discarded.add(part)
+                    self._notify()
                     self._send(part=part, signal=int(signal.SIGKILL))
                 else:
                     del self._states[part]
@@ -103,7 +104,10 @@ class Launcher:
                     await changed.wait()
             except TimeoutError:
                 pass
-        return self._version, tuple(self._states.values())
+        return self._report()
+
+    def _report(self) -> tuple[int, tuple[PartState, ...]]:
+        return self._version, tuple(state for part, state in self._states.items() if part not in self._discarded)
 
     async def _start(self, order: PartOrder) -> None:
         self._set(PartState(lease_id=order.lease_id, rank=order.rank, num_parts=order.num_parts))
