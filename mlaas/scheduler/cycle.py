@@ -53,7 +53,9 @@ def decide(snapshot: Snapshot, policy: SchedulingPolicy) -> Decision:
     if len(snapshot.pending):
         cycle.walk()
     if not cycle.passed_over:
-        cycle.actions = enlarge(snapshot, cycle.actions, cycle.free, cycle.usage)
+        if not cycle.gone:
+            # Else it would be at once on cells that others have yet to leave; it grows once they have.
+            cycle.actions = enlarge(snapshot, cycle.actions, cycle.free, cycle.usage)
         cycle.actions += grow(snapshot, cycle.free, cycle.usage, gone=cycle.gone.keys())
     return Decision(tuple(cycle.actions), tuple(cycle.blocked))
 

@@ -26,7 +26,8 @@ LEAST_GROWTH = 0.25
 def enlarge(snapshot: Snapshot, actions: list[Action], free: Free, usage: Usage) -> list[Action]:
     """Return the actions with elastic gangs that start now at the size that fits, and take that from `free`.
 
-    Gangs that lie as a topology or a strict strategy asks start at their smallest size, and grow.
+    Gangs that lie as a topology or a strict strategy asks start at their smallest size, and grow; so do those that
+    share devices, since one more worker on a device could take the share that a later gang of this plan counts on.
     """
     return [_enlarged(snapshot, action, free, usage) if isinstance(action, Place) else action for action in actions]
 
@@ -35,7 +36,7 @@ def _enlarged(snapshot: Snapshot, action: Place, free: Free, usage: Usage) -> Pl
     pending = snapshot.pending
     row = pending.row_of[action.workload_id]
     gang, queue = snapshot.cluster.gangs[pending.ints_of("gang")[row]], int(pending.ints_of("queue")[row])
-    if not gang.gang.is_elastic or gang.domains is not None or gang.gang.strategy not in _LOOSE:
+    if not gang.gang.is_elastic or gang.domains is not None or gang.gang.strategy not in _LOOSE or gang.fraction:
         return action
     more = _affordable(free, usage, gang, queue, at_most=gang.gang.max_workers - action.placement.num_workers)
     nodes = find_nodes(free, gang, workers=more) if more else None
