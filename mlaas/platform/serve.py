@@ -237,8 +237,8 @@ def put_replicas(settings: Settings, replicas: Sequence[dict[str, Any]]) -> None
         _put(settings, _config(settings, [*others, *replicas]))
 
 
-def replicas_present(settings: Settings) -> dict[str, bool]:
-    """Return the replicas of the deployments that share the cluster, and whether each one is up.
+def replicas_present(settings: Settings) -> dict[str, ApplicationState]:
+    """Return the replicas of the deployments that share the cluster, by id.
 
     Raises:
         PlatformError: the cluster does not answer.

@@ -15,9 +15,9 @@ from mlaas.platform.serve import put_replicas, replicas_present
 from mlaas.scheduler.arbitration.leases import TENANT, SchedulerLeases
 from mlaas.scheduler.arbitration.ports import ReplicaLease
 from mlaas.scheduler.arbitration.service import ArbitrationService
-from mlaas.scheduler.arbitration.types import Load, Share
+from mlaas.scheduler.arbitration.types import Load, ReplicaState, Share
 from mlaas.scheduler.types import DEFAULT_QUEUE, Resources
-from mlaas.serving.applications import replica_application
+from mlaas.serving.applications import ApplicationState, replica_application
 from mlaas.serving.engine import installed_device
 from mlaas.serving.types import DeploymentSpec
 from mlaas.settings import Settings
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 KEY_NAME = "arbitration"
 TIMEOUT = aiohttp.ClientTimeout(total=2.0)
+
+_STATES = {ApplicationState.RUNNING: ReplicaState.READY, ApplicationState.FAILED: ReplicaState.FAILED}
 
 logger = logging.getLogger(__name__)
 
@@ -73,13 +75,14 @@ class ServeReplicas:
         ]
         await asyncio.to_thread(put_replicas, self._settings, applications)
 
-    async def present(self) -> Mapping[str, bool]:
-        """Return the workload ids of the replicas that Ray Serve has, and whether each one answers.
+    async def present(self) -> Mapping[str, ReplicaState]:
+        """Return the replicas that Ray Serve has, by workload id.
 
         Raises:
             PlatformError: Ray Serve does not answer.
         """
-        return await asyncio.to_thread(replicas_present, self._settings)
+        found = await asyncio.to_thread(replicas_present, self._settings)
+        return {replica_id: _STATES.get(state, ReplicaState.STARTING) for replica_id, state in found.items()}
 
 
 class RouterLoads:

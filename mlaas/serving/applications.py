@@ -125,10 +125,10 @@ def replica_application(
     }
 
 
-def read_replicas(details: Mapping[str, Any]) -> dict[str, bool]:
-    """Return the replicas that are applications of their own, by id, and whether each one is up."""
+def read_replicas(details: Mapping[str, Any]) -> dict[str, ApplicationState]:
+    """Return the replicas that are applications of their own, by id."""
     return {
-        name.removeprefix(REPLICA_PREFIX): reported["status"] == "RUNNING"
+        name.removeprefix(REPLICA_PREFIX): _STATES.get(reported["status"], ApplicationState.STARTING)
         for name, reported in details.get("applications", {}).items()
         if name.startswith(REPLICA_PREFIX)
     }

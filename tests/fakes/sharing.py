@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlaas.scheduler.arbitration.ports import ReplicaLease
-from mlaas.scheduler.arbitration.types import Load, Share
+from mlaas.scheduler.arbitration.types import Load, ReplicaState, Share
 
 
 @dataclass
@@ -14,7 +14,7 @@ class MemoryReplicas:
     """Replicas that are up as soon as they are put."""
 
     wanted: dict[str, Share] = field(default_factory=dict)
-    running: dict[str, bool] = field(default_factory=dict)
+    running: dict[str, ReplicaState] = field(default_factory=dict)
     nodes: dict[str, str | None] = field(default_factory=dict)
     num_puts: int = 0
 
@@ -26,9 +26,9 @@ class MemoryReplicas:
         """Run exactly these."""
         self.num_puts += 1
         self.nodes = {lease.workload_id: lease.node for lease in leases}
-        self.running = dict.fromkeys(self.nodes, True)
+        self.running = dict.fromkeys(self.nodes, ReplicaState.READY)
 
-    async def present(self) -> Mapping[str, bool]:
+    async def present(self) -> Mapping[str, ReplicaState]:
         """Return what runs."""
         return dict(self.running)
 

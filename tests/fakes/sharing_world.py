@@ -15,7 +15,7 @@ import ray
 from mlaas.scheduler.arbitration.leases import SchedulerLeases
 from mlaas.scheduler.arbitration.ports import ReplicaLease
 from mlaas.scheduler.arbitration.service import ArbitrationService
-from mlaas.scheduler.arbitration.types import Load, Share
+from mlaas.scheduler.arbitration.types import Load, ReplicaState, Share
 from mlaas.scheduler.live.service import SchedulerService
 from mlaas.scheduler.on_ray.cluster import RayCluster
 from mlaas.scheduler.ordering import policy_named
@@ -77,12 +77,15 @@ class ActorReplicas:
             actor = engine.remote()
             self.actors[workload_id], self.answers[workload_id] = actor, actor.is_up.remote()
 
-    async def present(self) -> Mapping[str, bool]:
+    async def present(self) -> Mapping[str, ReplicaState]:
         """Return what is there, and whether it answers."""
         for workload_id, answer in self.answers.items():
             if workload_id not in self.up_s and ray.wait([answer], timeout=0)[0]:
                 self.up_s[workload_id] = time.monotonic()
-        return {workload_id: workload_id in self.up_s for workload_id in self.actors}
+        return {
+            workload_id: ReplicaState.READY if workload_id in self.up_s else ReplicaState.STARTING
+            for workload_id in self.actors
+        }
 
 
 class SharingWorld:
@@ -126,11 +129,15 @@ class SharingWorld:
         except TimeoutError:
             raise AssertionError(f"waited {timeout_s:g} s for {what}") from None
 
+    async def num_ready(self) -> int:
+        """Return how many replicas answer."""
+        return list((await self.replicas.present()).values()).count(ReplicaState.READY)
+
     async def until_ready(self, number: int, *, timeout_s: float = 30.0) -> None:
         """Wait until this many replicas answer."""
 
         async def ready() -> bool:
-            return sum((await self.replicas.present()).values()) == number
+            return await self.num_ready() == number
 
         await self.until(ready, what=f"{number} replicas", timeout_s=timeout_s)
 

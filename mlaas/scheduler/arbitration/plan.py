@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlaas.scheduler.arbitration.types import ReplicaState
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -28,31 +30,32 @@ def plan_shares(
     shares: Mapping[str, Share],
     wishes: Mapping[str, int],
     leases: Sequence[ReplicaLease],
-    present: Mapping[str, bool],
+    present: Mapping[str, ReplicaState],
 ) -> SharePlan:
     """Return what to do.
 
     A machine is given back only after its replica has gone, so a booking never lies about what runs. Replicas of an
-    older version stay until the floor of the new one answers.
+    older version stay until the floor of the new one answers. One that has failed is stopped, and another asked for.
 
     Args:
         shares: The deployments that share.
         wishes: Replicas that each one should have.
         leases: What is booked or waits.
-        present: Replicas that Ray Serve has, and whether each one answers.
+        present: Replicas that Ray Serve has.
     """
     submit: list[tuple[Share, bool]] = []
     kept: set[str] = set()
     for name, share in shares.items():
         own = [lease for lease in leases if lease.deployment == name]
-        current = [lease for lease in own if lease.version == share.version]
+        has_failed = {id_ for id_, state in present.items() if state is ReplicaState.FAILED}
+        current = [each for each in own if each.version == share.version and each.workload_id not in has_failed]
         stay = _preferred(current)[: wishes[name]]
         kept |= {lease.workload_id for lease in stay}
         num_floor = sum(lease.is_floor for lease in stay)
         for _ in range(wishes[name] - len(stay)):
             submit.append((share, num_floor < share.floor))
             num_floor += 1
-        if sum(present.get(lease.workload_id, False) for lease in stay) < share.floor:
+        if sum(present.get(lease.workload_id) is ReplicaState.READY for lease in stay) < share.floor:
             kept |= {lease.workload_id for lease in own if lease.version != share.version}
     run = tuple(
         lease for lease in leases if lease.workload_id in kept and lease.node is not None and not lease.is_yielding

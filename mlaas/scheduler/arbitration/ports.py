@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlaas.scheduler.arbitration.types import Load, Share
+    from mlaas.scheduler.arbitration.types import Load, ReplicaState, Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +80,8 @@ class Replicas(Protocol):
         """
         ...
 
-    async def present(self) -> Mapping[str, bool]:
-        """Return the workload ids of the replicas that Ray Serve has, and whether each one answers.
+    async def present(self) -> Mapping[str, ReplicaState]:
+        """Return the replicas that Ray Serve has, by workload id.
 
         Raises:
             PlatformError: Ray Serve does not answer.

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from mlaas.errors import AdmissionError, MlaasError
 from mlaas.scheduler.arbitration.decide import decide_replicas
 from mlaas.scheduler.arbitration.plan import plan_shares
-from mlaas.scheduler.arbitration.types import DEFAULT_COLD_START_S, ShareSnapshot, ShareState, Wish, WishCode
+from mlaas.scheduler.arbitration.types import (
+    DEFAULT_COLD_START_S,
+    ReplicaState,
+    ShareSnapshot,
+    ShareState,
+    Wish,
+    WishCode,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -91,13 +98,13 @@ class ArbitrationService:
         self,
         shares: Mapping[str, Share],
         leases: Sequence[ReplicaLease],
-        present: Mapping[str, bool],
+        present: Mapping[str, ReplicaState],
         loads: Mapping[str, Load],
     ) -> None:
         states = []
         for name, share in shares.items():
             own = [lease for lease in leases if lease.deployment == name]
-            num_ready = sum(present.get(lease.workload_id, False) for lease in own)
+            num_ready = sum(present.get(lease.workload_id) is ReplicaState.READY for lease in own)
             load = loads.get(name)
             states.append(
                 ShareState(
@@ -117,12 +124,12 @@ class ArbitrationService:
                 logger.info("%s: %s -> %d replicas (%s): %s", name, was, wish.num_replicas, wish.code, wish.reason)
         self._wishes = found
 
-    def _measure_starts(self, leases: Sequence[ReplicaLease], present: Mapping[str, bool]) -> None:
+    def _measure_starts(self, leases: Sequence[ReplicaLease], present: Mapping[str, ReplicaState]) -> None:
         """Learn how long replicas take from their machine to their first answer."""
         now_s = self._clock()
         booting = {}
         for lease in leases:
-            if lease.node is not None and not present.get(lease.workload_id, False):
+            if lease.node is not None and present.get(lease.workload_id) is not ReplicaState.READY:
                 booting[lease.workload_id] = self._booting_since_s.get(lease.workload_id, now_s)
             elif lease.workload_id in self._booting_since_s:
                 self._cold_start_s[lease.deployment] = now_s - self._booting_since_s[lease.workload_id]

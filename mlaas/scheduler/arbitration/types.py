@@ -65,6 +65,16 @@ class Load:
     """None: nothing was answered lately."""
 
 
+class ReplicaState(StrEnum):
+    """How far a replica is on Ray Serve."""
+
+    STARTING = "starting"
+    """It does not answer yet, or is being stopped."""
+    READY = "ready"
+    FAILED = "failed"
+    """It does not come up, and Ray Serve has stopped trying."""
+
+
 class WishCode(StrEnum):
     """Why a deployment is wished as many replicas as it is."""
 

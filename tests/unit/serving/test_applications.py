@@ -148,4 +148,4 @@ def test_replicas_are_found_by_their_booking():
     found = {
         "applications": {**shared_details("RUNNING", "DEPLOYING")["applications"], "gateway": {"status": "RUNNING"}}
     }
-    assert read_replicas(found) == {"r0": True, "r1": False}
+    assert read_replicas(found) == {"r0": ApplicationState.RUNNING, "r1": ApplicationState.STARTING}

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from mlaas.scheduler.arbitration.plan import plan_shares
 from mlaas.scheduler.arbitration.ports import ReplicaLease
-from mlaas.scheduler.arbitration.types import Share
+from mlaas.scheduler.arbitration.types import ReplicaState, Share
 from mlaas.scheduler.types import Resources
 
+READY, STARTING, FAILED = ReplicaState.READY, ReplicaState.STARTING, ReplicaState.FAILED
 M = Share(name="m", version=2, worker=Resources(gpus=1), floor=1, ceiling=4)
 
 
@@ -30,41 +31,48 @@ def test_what_lacks_is_asked_for_the_floor_first():
 
 
 def test_what_waits_is_not_asked_for_again_and_does_not_run():
-    plan = plan_shares({"m": M}, {"m": 2}, [lease("a", is_floor=True), lease("b", node=None)], {"a": True})
+    plan = plan_shares({"m": M}, {"m": 2}, [lease("a", is_floor=True), lease("b", node=None)], {"a": READY})
     assert (plan.submit, ids(plan.run), plan.give_back) == ((), {"a"}, ())
 
 
 def test_a_machine_is_given_back_once_its_replica_has_gone():
     leases = [lease("a", is_floor=True), lease("b", sequence=1), lease("c", sequence=2)]
-    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": True, "b": True, "c": True})
+    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": READY, "b": READY, "c": READY})
     assert (ids(plan.run), plan.give_back) == ({"a", "b"}, ())
-    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": True, "b": True})
+    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": READY, "b": READY})
     assert ids(plan.give_back) == {"c"}
 
 
 def test_what_waits_is_given_up_before_what_runs():
     leases = [lease("a", is_floor=True), lease("b", sequence=1, node=None), lease("c", sequence=2)]
-    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": True, "c": True})
+    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": READY, "c": READY})
     assert (ids(plan.run), ids(plan.give_back)) == ({"a", "c"}, {"b"})
 
 
 def test_a_replica_that_is_told_to_yield_stops_and_then_gives_back():
     leases = [lease("a", is_floor=True), lease("b", is_yielding=True)]
-    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": True, "b": True})
+    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": READY, "b": READY})
     assert (plan.submit, ids(plan.run), plan.give_back) == ((), {"a"}, ())
-    assert ids(plan_shares({"m": M}, {"m": 2}, leases, {"a": True}).give_back) == {"b"}
+    assert ids(plan_shares({"m": M}, {"m": 2}, leases, {"a": READY}).give_back) == {"b"}
+
+
+def test_a_replica_that_has_failed_is_stopped_and_another_machine_asked_for():
+    leases = [lease("a", is_floor=True), lease("b", sequence=1)]
+    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": READY, "b": FAILED})
+    assert (plan.submit, ids(plan.run), plan.give_back) == (((M, False),), {"a"}, ())
+    assert ids(plan_shares({"m": M}, {"m": 1}, leases, {"a": READY}).give_back) == {"b"}
 
 
 def test_an_older_version_stays_until_the_floor_of_the_new_one_answers():
     leases = [lease("old", version=1, is_floor=True), lease("new", is_floor=True, sequence=1)]
-    plan = plan_shares({"m": M}, {"m": 1}, leases, {"old": True, "new": False})
+    plan = plan_shares({"m": M}, {"m": 1}, leases, {"old": READY, "new": STARTING})
     assert ids(plan.run) == {"old", "new"}
-    plan = plan_shares({"m": M}, {"m": 1}, leases, {"old": True, "new": True})
+    plan = plan_shares({"m": M}, {"m": 1}, leases, {"old": READY, "new": READY})
     assert ids(plan.run) == {"new"}
 
 
 def test_what_is_no_longer_deployed_goes():
-    plan = plan_shares({}, {}, [lease("a")], {"a": True})
+    plan = plan_shares({}, {}, [lease("a")], {"a": READY})
     assert (plan.run, plan.give_back) == ((), ())
     assert ids(plan_shares({}, {}, [lease("a")], {}).give_back) == {"a"}
 
@@ -83,10 +91,10 @@ leases = st.lists(
 )
 
 
-@given(leases, st.integers(1, 4), st.dictionaries(st.integers(0, 50).map(str), st.booleans()))
+@given(leases, st.integers(1, 4), st.dictionaries(st.integers(0, 50).map(str), st.sampled_from(ReplicaState)))
 def test_nothing_runs_without_a_machine_and_no_machine_goes_from_under_a_replica(found, wish, present):
     plan = plan_shares({"m": M}, {"m": wish}, found, present)
     assert all(each.node is not None and not each.is_yielding for each in plan.run)
     assert not ids(plan.give_back) & (ids(plan.run) | present.keys())
-    current = [each for each in found if each.version == 2]
+    current = [each for each in found if each.version == 2 and present.get(each.workload_id) is not FAILED]
     assert len(plan.submit) == max(0, wish - len(current))
