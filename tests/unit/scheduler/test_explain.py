@@ -144,7 +144,8 @@ def test_a_plan_is_what_happens_after_submission(ledger: Ledger) -> None:
     snapshot = ledger.snapshot()
     before = encode_snapshot(snapshot)
     workload = Workload("new", Gang(Resources(gpus=1.0), min_workers=2, max_workers=2), 0.0, queue="guests")
-    dry = plan(snapshot, POLICY, [workload])
+    belief = ledger.history.believe(tenant=workload.tenant, name=workload.name, estimate_s=workload.estimate_s)
+    dry = plan(snapshot, POLICY, [workload], belief=belief)
     assert encode_snapshot(snapshot) == before, "a dry run changes nothing"
     if dry.refusal is not None:
         return
