@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlaas.scheduler.estimates import Floats
     from mlaas.scheduler.tables import RunningTable
 
-MOST_COST = 0.1
+MOST_COST = 0.03
 """Restarts of what moves may cost this part of the GPU time that the gang is expected to use."""
 MOST_NODES = 8
 """Nodes that are tried for each worker, those with the least to move first."""
