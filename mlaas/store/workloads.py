@@ -18,6 +18,8 @@ ACTIVE_STATES: Final = ("pending", "starting", "running", "yielding")
 """States of what has not ended."""
 
 _LEADER: Final = "scheduler"
+"""The one row of `scheduler_leader`. The migration has made it, so that the first two to lead cannot collide; in epoch 0
+nobody does."""
 _MOST_IDS: Final = 10_000
 """Ids in one statement; SQLite takes 32,766 parameters."""
 _LASTING: Final = frozenset(
@@ -124,12 +126,7 @@ class WorkloadRepository:
         renewed = update(scheduler_leader).where(scheduler_leader.c.name == _LEADER)
         renewed = renewed.values(epoch=scheduler_leader.c.epoch + 1)
         with transaction(self._engine) as connection:
-            epoch = connection.execute(renewed.returning(scheduler_leader.c.epoch)).scalar_one_or_none()
-            if epoch is None:
-                epoch = 1
-                first = {"name": _LEADER, "epoch": epoch, "last_sequence": 0, "last_event": 0}
-                connection.execute(insert(scheduler_leader).values(first))
-        return epoch
+            return connection.execute(renewed.returning(scheduler_leader.c.epoch)).scalar_one()
 
     def insert(
         self, records: Sequence[WorkloadRecord], events: Sequence[WorkloadEvent], *, epoch: int
@@ -326,7 +323,7 @@ def _fence(connection: Connection, epoch: int, *, num_workloads: int, num_events
     no other writer comes between.
     """
     leader = scheduler_leader.c
-    numbered = update(scheduler_leader).where(leader.name == _LEADER, leader.epoch == epoch)
+    numbered = update(scheduler_leader).where(leader.name == _LEADER, leader.epoch == epoch, leader.epoch > 0)
     numbered = numbered.values(
         last_sequence=leader.last_sequence + num_workloads, last_event=leader.last_event + num_events
     )

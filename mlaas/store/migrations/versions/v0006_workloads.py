@@ -57,13 +57,14 @@ def upgrade() -> None:
         sa.Column("text", sa.Text, nullable=False),
         sa.Column("detail", sa.JSON, nullable=False),
     )
-    op.create_table(
+    leader = op.create_table(
         "scheduler_leader",
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("epoch", sa.BigInteger, nullable=False),
         sa.Column("last_sequence", sa.BigInteger, nullable=False),
         sa.Column("last_event", sa.BigInteger, nullable=False),
     )
+    op.bulk_insert(leader, [{"name": "scheduler", "epoch": 0, "last_sequence": 0, "last_event": 0}])
     op.create_table(
         "queue_documents",
         sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
