@@ -18,8 +18,8 @@ ACTIVE_STATES: Final = ("pending", "starting", "running", "yielding")
 """States of what has not ended."""
 
 _LEADER: Final = "scheduler"
-"""The one row of `scheduler_leader`. The migration has made it, so that the first two to lead cannot collide; in epoch 0
-nobody does."""
+"""The one row of `scheduler_leader`. The migration has made it, so that the first two to lead cannot collide.
+In epoch 0 nobody leads."""
 _MOST_IDS: Final = 10_000
 """Ids in one statement; SQLite takes 32,766 parameters."""
 _LASTING: Final = frozenset(
