@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import event
 
 from mlaas.errors import PlatformError
 from mlaas.scheduler.live.clock import Clock
@@ -38,11 +41,17 @@ class TestClock:
         self.monotonic_s += seconds
 
 
+class Crash(BaseException):
+    """The scheduler's process is no more."""
+
+
 class FaultyStore(WorkloadRepository):
     """The real repository, which a test may take away: before a write, or after it, so that only the answer is lost."""
 
     is_down = False
     loses_answers = False
+    on_call: Callable[[str], None] = staticmethod(lambda _verb: None)
+    """Called before each write and after it."""
 
     def insert(self, *args: Any, **kwargs: Any) -> tuple[WorkloadRecord, ...]:
         return self._write(super().insert, *args, **kwargs)
@@ -61,7 +70,9 @@ class FaultyStore(WorkloadRepository):
     def _write(self, write: Any, *args: Any, **kwargs: Any) -> Any:
         if self.is_down:
             raise PlatformError("store_unavailable", "the database is down")
+        self.on_call("write")
         written = write(*args, **kwargs)
+        self.on_call("written")
         if self.loses_answers:
             raise PlatformError("store_unavailable", "the connection broke before the answer came")
         return written
@@ -75,47 +86,78 @@ def _migrated() -> Path:
 
 
 def new_store(folder: Path) -> FaultyStore:
-    """Return an empty store in a folder; migrated once for all tests of a process."""
+    """Return an empty store in a folder; migrated once for all tests of a process. It need not survive the machine."""
     path = folder / "mlaas.db"
     shutil.copyfile(_migrated(), path)
-    return FaultyStore(open_store(f"sqlite:///{path}"))
+    engine = open_store(f"sqlite:///{path}")
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+    return FaultyStore(engine)
 
 
 class Bench:
     """A scheduler with all that it stands on."""
 
-    def __init__(self, folder: Path, *, nodes: int = 2, gpus: int = 4, policy: str = "mlaas") -> None:
+    def __init__(
+        self, folder: Path, *, nodes: int = 2, gpus: int = 4, policy: str = "mlaas", poll_s: float = 0.02
+    ) -> None:
+        self.poll_s = poll_s
         self.time = TestClock()
         self.store = new_store(folder)
         self.cluster = MemoryCluster([node(f"n{number}", gpus=gpus) for number in range(nodes)])
         self.policy = policy_named(policy)
+        self.is_dead = False
         self.service = self.new_service()
 
     def new_service(self) -> SchedulerService:
-        return SchedulerService(self.cluster, self.store, policy=self.policy, clock=self.time.clock, poll_s=0.02)
+        return SchedulerService(self.cluster, self.store, policy=self.policy, clock=self.time.clock, poll_s=self.poll_s)
 
     async def start(self) -> Bench:
         await self.service.start()
         return self
 
     async def restart(self) -> None:
-        """Another scheduler takes over, as after a crash: the first one is told nothing."""
+        """Another scheduler takes over: the first one is told nothing."""
         self.service = self.new_service()
         await self.service.start()
         await self.settle()
 
+    def crash_at(self, verb: str, *, skip: int = 0) -> None:
+        """Let the scheduler die at a call of the store or the cluster: that call, or any one with an empty verb."""
+        left = [skip]
+
+        def die(called: str) -> None:
+            if not self.is_dead and called.startswith(verb):
+                self.is_dead = left[0] == 0
+                left[0] -= 1
+            if self.is_dead:
+                raise Crash
+
+        self.cluster.on_call = self.store.on_call = die
+
+    async def bury(self) -> None:
+        """Drop what a dead scheduler has left on this event loop; store and cluster stay as they are."""
+        for task in asyncio.all_tasks():
+            if task is not asyncio.current_task():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        self.cluster.on_call = self.store.on_call = lambda _verb: None
+        self.is_dead = False
+
     async def settle(self) -> None:
-        """Turn until nothing happens any more."""
+        """Turn until nothing happens any more, or the scheduler dies."""
         for _ in range(6):
             await self.turn()
 
     async def turn(self) -> None:
         loop = self.service.loop
-        await loop.look()
-        await loop.turn()
-        await loop.executor.settle()
-        loop.executor.repeat()
-        await loop.executor.settle()
+        try:
+            await loop.look()
+            await loop.turn()
+            await loop.executor.settle()
+            loop.executor.repeat()
+            await loop.executor.settle()
+        except Crash:
+            assert self.is_dead
 
     async def after(self, seconds: float) -> None:
         self.time.advance(seconds)
@@ -147,10 +189,3 @@ def job(*, gpus: float = 1.0, workers: int = 1, most: int | None = None, **field
     """A workload with a command, unless told otherwise."""
     gang = Gang(Resources(gpus=gpus), min_workers=workers, max_workers=most or workers)
     return WorkloadSpec(gang=gang, **{"command": RUN, **fields})
-
-
-def drop_tasks() -> None:
-    """Cancel what a crashed scheduler has left running on this event loop."""
-    for task in asyncio.all_tasks():
-        if task is not asyncio.current_task():
-            task.cancel()

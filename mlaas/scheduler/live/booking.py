@@ -55,7 +55,8 @@ class Booking:
                 self._roster.take(live, Placed(plan.placement, plan.reason, plan.waited_s))
             else:
                 nodes = ", ".join(node for node, _ in plan.placement.workers)
-                self._roster.note(live, f"has its place on {nodes}, as soon as what yields there has given back")
+                whose = "what yields there" if live.lease is None else "its last attempt"
+                self._roster.note(live, f"has its place on {nodes}, as soon as {whose} has given back what it held")
 
     def _preempt(self, live: Live, reason: str) -> None:
         if live.plan is not None:

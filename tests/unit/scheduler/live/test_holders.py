@@ -37,9 +37,7 @@ async def next_signal(bench, lease_id):
 async def test_a_process_waits_for_its_turn_holds_its_gang_and_finishes(bench):
     big = await bench.submit(gpus=4, workers=2)
     await bench.settle()
-    ticket = await bench.service.attach(
-        ask(gpus=4, workers=2), tenant="ann", holder="pid 7", submission_id="mine"
-    )
+    ticket = await bench.service.attach(ask(gpus=4, workers=2), tenant="ann", holder="pid 7", submission_id="mine")
     assert (ticket.workload_id, ticket.lease_id) == ("mine", None)
     assert ticket.reason
     bench.cluster.end(f"{big}.1")
