@@ -24,7 +24,7 @@ _ENDED: Final = ("succeeded", "failed", "cancelled")
 _NO_POSITION: Final = 10**9
 """Of who is held back: behind all that have one."""
 _NODE_ID: Final = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{48}\b")
-_STRESSED: Final = ("waits:", "should start", "what would start it now:", "would be refused:")
+_STRESSED: Final = ("waits:", "expected start:", "what would start it now:", "would be refused:")
 """Beginnings of the lines that answer what people ask first."""
 
 
