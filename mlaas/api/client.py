@@ -22,7 +22,8 @@ from mlaas.errors import (
     RequestTooLarge,
 )
 
-_TIMEOUT_S: Final = 30.0
+_TIMEOUT_S: Final = 45.0
+"""Longer than the gateway waits for the scheduler, so that its own error arrives."""
 _UPLOAD_TIMEOUT_S: Final = 300.0
 _ERRORS: Final[Mapping[int, type[MlaasError]]] = {
     400: InvalidRequest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -11,7 +11,9 @@ from mlaas.cli.connection import Key, Url, connect
 from mlaas.cli.instance import AsJson
 from mlaas.cli.workload_flags import documents_of, takes_workload_flags
 
-_UNFINISHED = ("pending", "starting", "running", "yielding")
+_UNFINISHED: Final = ("pending", "starting", "running", "yielding")
+_MOST: Final = 1000
+"""Workloads that the control plane lists at once, the newest."""
 
 WorkloadId = Annotated[str, typer.Argument(help="Id of the workload, as `mlaas queue` shows it.")]
 
@@ -20,7 +22,7 @@ def queue(
     everything: Annotated[bool, typer.Option("--all", "-a", help="Those that have ended too.")] = False,
     state: Annotated[str, typer.Option(help="Only these states, with commas.")] = "",
     tenant: Annotated[str, typer.Option(help="Only this tenant's; an administrator's key sees all.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many, the newest.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=_MOST, help="Show at most so many.")] = 50,
     key: Key = "",
     url: Url = "",
     as_json: AsJson = False,
@@ -28,19 +30,22 @@ def queue(
     """List workloads: what runs, what waits, and why."""
     from datetime import UTC, datetime
 
-    from mlaas.cli.output import print_json, show_rows
+    from mlaas.cli.output import console, print_json, show_rows
     from mlaas.cli.workload_text import in_turn, row_of
 
     states = tuple(state.split(",")) if state else () if everything else _UNFINISHED
     with connect(url=url, key=key) as client:
-        found = client.list(states=states, tenant=tenant, limit=limit)
+        found = client.list(states=states, tenant=tenant, limit=_MOST)
         positions = {each["workload_id"]: each["position"] for each in client.cluster()["waiting"]}
     ordered = in_turn([{"position": positions.get(each["id"]), **each} for each in found])
     if as_json:
-        print_json(ordered)
+        print_json(ordered[:limit])
         return
     now = datetime.now(UTC)
-    show_rows([row_of(each, now=now) for each in ordered], as_json=False, empty="nothing waits and nothing runs")
+    rows = [row_of(each, now=now) for each in ordered[:limit]]
+    show_rows(rows, as_json=False, empty="nothing waits and nothing runs")
+    if len(ordered) > limit:
+        console.print(f"and {len(ordered) - limit} more; --limit shows them", style="dim")
 
 
 def explain(workload_id: WorkloadId, key: Key = "", url: Url = "", as_json: AsJson = False) -> None:

@@ -165,6 +165,7 @@ def test_the_queue_shows_what_runs_then_what_waits_by_its_turn_and_why(platform:
     assert "2 x 4 GPUs" in lines[3]
     assert all(len(line.split("  ")[-1]) > 10 for line in lines[2:])
     assert told("queue", "--state", "running")[0]["name"] == "first"
+    assert [line.split()[0] for line in shown("queue", "--limit", "2").splitlines()[2:]] == ["1", "and"]
 
 
 def test_explain_says_what_is_missing_who_goes_first_and_what_would_help(platform: Platform, crowd) -> None:
