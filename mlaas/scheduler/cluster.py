@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas.scheduler.types import Gang, Node, Placement, Resources, Strategy
+from mlaas.scheduler.types import ACCELERATOR_LABEL, Gang, Node, Placement, Resources, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 UNIT = 10_000
 """Units of one GPU or CPU. Source: Ray's FixedPoint resource arithmetic."""
@@ -50,11 +51,17 @@ class CompiledGang:
     """Nodes whose labels and devices suit, drained ones left out."""
     domains: Ints | None
     """Topology domain of each node, -1 where the label is missing; None without a topology."""
+    speeds: Floats | None
+    """Relative speed of a worker on each node; None where all are the same."""
 
     @property
     def gpu_units(self) -> int:
         """GPU units of each worker."""
         return self.devices * UNIT + self.fraction
+
+    def speed_on(self, nodes: Iterable[tuple[int, int]]) -> float:
+        """Return the speed of a gang on these nodes, that of its slowest worker."""
+        return 1.0 if self.speeds is None else min(float(self.speeds[row]) for row, _ in nodes)
 
     @property
     def cells_per_worker(self) -> int:
@@ -217,7 +224,11 @@ class ClusterIndex:
             demand=np.array([units(asked.get(name, 0.0)) for name in self.resources], dtype=np.int64),
             mask=mask,
             domains=None if gang.topology is None else self._domains(gang.topology),
+            speeds=self._speeds(dict(gang.throughput)) if gang.throughput else None,
         )
+
+    def _speeds(self, throughput: Mapping[str, float]) -> Floats:
+        return np.array([throughput.get(dict(node.labels).get(ACCELERATOR_LABEL, ""), 1.0) for node in self.nodes])
 
     def _occupied(self, free: Ints, amounts: Mapping[str, float]) -> Ints:
         """Cells of one node for these amounts.

@@ -308,6 +308,7 @@ class Ledger:
         self.running.add(
             entry.workload, allocation, sequence=entry.sequence, gang=entry.gang, queue=entry.queue,
             belief=entry.belief, share=self._share(entry, workers), progress=entry.progress, now_s=entry.since_s,
+            relative_speed=self.cluster.gangs[entry.gang].speed_on(allocation.nodes),
         )  # fmt: skip
 
     def _allocated(self, entry: _Entry, placement: Placement) -> Allocation:

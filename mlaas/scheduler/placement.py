@@ -19,9 +19,19 @@ def find_nodes(free: Free, gang: CompiledGang, *, workers: int) -> list[tuple[in
 
     One worker goes where the fewest whole GPUs stay behind, so that free nodes stay free for wide gangs; more workers
     go on as few nodes as possible, or as many, by the gang's strategy. With a topology the smallest domain that holds
-    the gang gets it.
+    the gang gets it. With measured speeds it goes where its slowest worker is fastest.
     """
     slots = free.slots(gang)
+    if gang.speeds is None:
+        return _find(free, gang, slots, workers)
+    for speed in np.unique(gang.speeds[slots > 0])[::-1]:
+        nodes = _find(free, gang, np.where(gang.speeds >= speed, slots, 0), workers)
+        if nodes is not None:
+            return nodes
+    return None
+
+
+def _find(free: Free, gang: CompiledGang, slots: Ints, workers: int) -> list[tuple[int, int]] | None:
     if gang.domains is not None:
         return _in_one_domain(free, gang, slots, workers)
     return _on_nodes(free, gang, slots, workers)

@@ -118,6 +118,7 @@ def decode_snapshot(recorded: bytes) -> Snapshot:
         running.add(
             held.workload, allocation, sequence=held.sequence, gang=gang, queue=tree.row_of[held.workload.queue],
             share=share, belief=held.belief, progress=held.progress, now_s=held.since_s,
+            relative_speed=cluster.gangs[gang].speed_on(allocation.nodes),
         )  # fmt: skip
     return Snapshot(world.now_s, cluster, tree, pending, running, np.array(world.average_share))
 

@@ -222,15 +222,15 @@ class RunningTable(_Columns):
 
     def add(
         self, workload: Workload, allocation: Allocation, *, sequence: int, gang: int, queue: int, share: float,
-        belief: Belief, progress: Progress, now_s: float,
+        belief: Belief, progress: Progress, now_s: float, relative_speed: float = 1.0,
     ) -> None:  # fmt: skip
-        """Record a gang that was placed at `now_s`."""
+        """Record a gang that was placed at `now_s`, on nodes where it runs at `relative_speed`."""
         values = _values(
             workload, sequence=sequence, gang=gang, queue=queue, share=share, belief=belief, progress=progress
         )
         workers = sum(count for _, count in allocation.nodes)
         values["workers"] = workers
-        values["speed"] = workers / workload.gang.max_workers
+        values["speed"] = relative_speed * workers / workload.gang.max_workers
         values["restart_s"] = workload.restart_cost_s
         values["started_s"] = now_s
         values["restart_owed_s"] = progress.restart_owed_s

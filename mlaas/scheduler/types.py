@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 DEFAULT_QUEUE = "default"
+ACCELERATOR_LABEL = "accelerator"
 
 
 class Kind(StrEnum):
@@ -60,6 +61,12 @@ class Gang:
     """A node label such as `rack` or `nvlink-domain`: all workers lie on nodes with the same value of it."""
     labels: tuple[tuple[str, str], ...] = ()
     """Node labels that each worker's node must carry, such as the accelerator type."""
+    throughput: tuple[tuple[str, float], ...] = ()
+    """Its measured speed by the value of a node's label `accelerator`; 1 where nothing was measured. Estimates are of
+    speed 1. A gang is as fast as its slowest worker.
+
+    Source: Narayanan et al., "Heterogeneity-aware cluster scheduling policies" (Gavel), OSDI 2020.
+    """
 
     @property
     def is_elastic(self) -> bool:

@@ -20,6 +20,8 @@ MOST_WORKERS = 100_000
 MOST_OF_A_RESOURCE = 1e6
 """No worker needs more of a resource, memory aside."""
 MOST_MEMORY_BYTES = 2**50
+MOST_SPEED = 1_000.0
+"""No accelerator is this much faster than another."""
 MOST_PRIORITY = 10_000
 
 
@@ -179,6 +181,10 @@ def _check_gang(workload: Workload) -> None:
         )
     if not gang.worker.amounts():
         raise AdmissionError("bad_resources", f"{workload.id}: a worker that needs no resource cannot be scheduled")
+    if not all(0.0 < speed <= MOST_SPEED for _, speed in gang.throughput):
+        raise AdmissionError(
+            "bad_gang", f"{workload.id}: throughput {dict(gang.throughput)}; each is above 0 and at most {MOST_SPEED:g}"
+        )
     _check_resources(workload.id, gang.worker)
 
 

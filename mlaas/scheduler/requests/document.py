@@ -44,6 +44,7 @@ class _Workload(Section):
     memory: Size = 0
     resources: dict[str, Number] = Field(default_factory=dict)
     labels: Texts = Field(default_factory=dict)
+    throughput: dict[str, Number] = Field(default_factory=dict)
     strategy: Annotated[Strategy, BeforeValidator(partial(quantities.parse_choice, choices=Strategy))] = Strategy.PACK
     topology: Name | None = None
     preemptible: Switch = True
@@ -106,6 +107,7 @@ def encode_spec(spec: WorkloadSpec) -> dict[str, Any]:
         "memory": worker.memory_bytes,
         "resources": dict(worker.custom) or None,
         "labels": dict(gang.labels) or None,
+        "throughput": dict(gang.throughput) or None,
         "strategy": gang.strategy.value,
         "topology": gang.topology,
         "preemptible": spec.preemptible,
@@ -156,7 +158,8 @@ def _read(fields: object, place: Place) -> WorkloadSpec:
 def _spec(found: _Workload) -> WorkloadSpec:
     worker = Resources(found.gpus, found.cpus, found.memory, tuple(found.resources.items()))
     least, most = found.workers
-    gang = Gang(worker, least, most, found.strategy, found.topology, tuple(found.labels.items()))
+    labels, throughput = tuple(found.labels.items()), tuple(found.throughput.items())
+    gang = Gang(worker, least, most, found.strategy, found.topology, labels, throughput)
     command = None
     if found.command is not None:
         environment = tuple(found.environment.items())

@@ -255,3 +255,22 @@ def test_a_wide_gang_is_not_starved_by_a_stream_of_small_work() -> None:
             ends[started] = ledger.now_s + 3_600.0
         assert ledger.now_s < bound_s + 2 * 3_600.0, "it starts as soon as what runs has ended"
         assert math.isfinite(ledger.now_s)
+
+
+def test_a_gang_goes_where_it_was_measured_to_be_fastest_and_is_believed_to_end_sooner_there() -> None:
+    nodes = [
+        Node(f"n{number}", Resources(gpus=2), labels=(("accelerator", kind),))
+        for number, kind in enumerate(("a100", "h100", "a100"))
+    ]
+    ledger = Ledger(nodes, [Queue("default")])
+    gang = Gang(Resources(gpus=2.0), throughput=(("h100", 2.0), ("a100", 0.5)))
+    for name in ("first", "second"):
+        ledger.submit(Workload(name, gang, submitted_s=0.0, estimate_s=1_000.0))
+    for action in decide(ledger.snapshot(), POLICIES["sjf"]).actions:
+        assert isinstance(action, Place)
+        ledger.start(action.workload_id, action.placement)
+    assert ledger.cluster.placement(ledger.running.allocations["first"]).workers == (("n1", 1),)
+    left = dict(zip(ledger.running.ids, POLICIES["sjf"].running_left_s(ledger.snapshot()), strict=True))
+    assert left == {"first": 500.0, "second": 2_000.0}
+    ledger.advance(100.0)
+    assert ledger.requeue("first").attained_s == 200.0
