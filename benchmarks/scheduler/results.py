@@ -24,7 +24,7 @@ def write_result(name: str, figures: object) -> None:
         cwd=Path(__file__).parent,
     ).stdout.strip()
     document = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *(Path(word).name if word.startswith("/") else word for word in sys.argv)]),
         "commit": commit,
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{_cpu()}, {platform.machine()}, {platform.system()}",
