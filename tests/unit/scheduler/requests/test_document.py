@@ -25,6 +25,7 @@ names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 seconds = st.floats(0, MOST_S)
 amounts = st.floats(0, 1e6)
 pairs = st.dictionaries(names, names, max_size=3).map(lambda found: tuple(found.items()))
+speeds = st.dictionaries(names, amounts, max_size=2).map(lambda found: tuple(found.items()))
 sizes = st.tuples(st.integers(1, 1000), st.integers(0, 1000)).map(lambda both: (both[0], sum(both)))
 arrays = st.one_of(
     st.lists(st.integers(0, 10**9), unique=True, max_size=20), st.integers(1, 200).map(lambda count: range(count))
@@ -44,7 +45,7 @@ def specs(draw: st.DrawFn) -> WorkloadSpec:
     )
     deadline = draw(st.none() | seconds | st.datetimes(timezones=st.just(UTC), min_value=datetime(1000, 1, 1)))  # noqa: DTZ001 - Hypothesis adds the zone
     return WorkloadSpec(
-        gang=Gang(worker, least, most, draw(st.sampled_from(Strategy)), topology, draw(pairs)),
+        gang=Gang(worker, least, most, draw(st.sampled_from(Strategy)), topology, draw(pairs), draw(speeds)),
         kind=draw(st.sampled_from(Kind)),
         name=draw(st.just("") | names),
         queue=draw(names),
@@ -89,6 +90,7 @@ cpus: 4
 memory: 16GiB
 resources: {TPU: 1}
 labels: {accelerator: h100, zone: 3}
+throughput: {h100: 2.5}
 strategy: strict_spread
 topology: rack
 preemptible: false
@@ -116,6 +118,7 @@ FULL = WorkloadSpec(
         strategy=Strategy.STRICT_SPREAD,
         topology="rack",
         labels=(("accelerator", "h100"), ("zone", "3")),
+        throughput=(("h100", 2.5),),
     ),
     preemptible=False,
     estimate_s=5400,
