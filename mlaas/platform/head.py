@@ -161,13 +161,22 @@ def token_header() -> dict[str, str]:
     return {"authorization": f"Bearer {path.read_text().strip()}"} if path.exists() else {}
 
 
-def _environment(settings: Settings, *, address: str) -> dict[str, str]:
-    inherited = inherited_environment()
+def driver_environment(settings: Settings, *, address: str) -> dict[str, str]:
+    """Return the environment of a process that joins the cluster."""
     return {
-        **inherited,
+        **inherited_environment(),
         **settings.environment(),
         # Ray's own helpers look for a cluster on the machine, and give up where there are two.
         "RAY_ADDRESS": address,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(ray_token_path()),
+    }
+
+
+def _environment(settings: Settings, *, address: str) -> dict[str, str]:
+    inherited = inherited_environment()
+    return {
+        **driver_environment(settings, address=address),
         # A job's `python` is the interpreter of this environment, whether or not the caller's shell has activated it.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -175,8 +184,6 @@ def _environment(settings: Settings, *, address: str) -> dict[str, str]:
         "RAY_worker_niceness": "0",
         # Tells workers of a node's drain, which our loop does not ask about, and logs an error in each run.
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(ray_token_path()),
         **ingress_environment(runtime_dir(settings.home) / "haproxy"),
     }
 

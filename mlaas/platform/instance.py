@@ -14,6 +14,7 @@ from mlaas.auth.keys import create_key
 from mlaas.platform.head import Head, WorkerNode
 from mlaas.platform.parts import Part, Probe, ensure, probe_all
 from mlaas.platform.processes import end, owned, runtime_dir
+from mlaas.platform.scheduler import Scheduler
 from mlaas.platform.serve import Gateway, Models
 from mlaas.platform.tracking_server import TrackingServer
 from mlaas.settings import Settings
@@ -39,7 +40,11 @@ def parts(settings: Settings) -> list[list[Part]]:
     """Return the instance's parts in stages: those of one stage start side by side, after the stage before."""
     if address := joined_address(settings):
         return [[WorkerNode(settings, address=address)]]
-    return [[Head(settings), TrackingServer(settings)], [Gateway(settings)], [Models(settings)]]
+    return [
+        [Head(settings), TrackingServer(settings)],
+        [Scheduler(settings), Gateway(settings)],
+        [Models(settings)],
+    ]
 
 
 def probe(settings: Settings) -> list[Probe]:
