@@ -41,6 +41,8 @@ class Executor:
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._again: list[Order] = []
+        self._failing: set[tuple[str, Effect]] = set()
+        """Said once, however often it is repeated."""
 
     def carry_out(self, orders: Sequence[Order]) -> None:
         """Start effects, each after the earlier ones of its lease."""
@@ -65,13 +67,19 @@ class Executor:
             async with lock:
                 await self._do(order)
         except Exception as error:  # noqa: BLE001 - the outermost frame of a task: one effect must not end the service
-            code = error.code if isinstance(error, MlaasError) else type(error).__name__
-            _LOGGER.warning("%s of lease %s is repeated: %s: %s", order.effect, order.lease_id, code, error)
-            self._again.append(order)
+            self._repeat_later(order, error)
         else:
+            self._failing.discard((order.lease_id, order.effect))
             if order.effect is Effect.END:
                 self._locks.pop(order.lease_id, None)
             self._wake()
+
+    def _repeat_later(self, order: Order, error: Exception) -> None:
+        self._again.append(order)
+        if (order.lease_id, order.effect) not in self._failing:
+            self._failing.add((order.lease_id, order.effect))
+            code = error.code if isinstance(error, MlaasError) else type(error).__name__
+            _LOGGER.warning("%s of lease %s is repeated: %s: %s", order.effect, order.lease_id, code, error)
 
     async def _do(self, order: Order) -> None:
         live, lease_id = order.live, order.lease_id

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mlaas.errors import Conflict, PlatformError
+from mlaas.observability.definitions import LEASES_LOST, STORE_ERRORS, YIELDS_IGNORED
+from mlaas.observability.meters import Meters
 from mlaas.scheduler.cycle import decide
 from mlaas.scheduler.live.booking import Booking
 from mlaas.scheduler.live.entries import QUEUED
 from mlaas.scheduler.live.executor import Executor
-from mlaas.scheduler.live.lifecycle import DeadlinePassed, Effect, HolderDied, State
+from mlaas.scheduler.live.lifecycle import DeadlinePassed, Effect, HolderDied, Lost, State
 from mlaas.scheduler.live.sightings import Sighting, findings, leaks, outside_use
 from mlaas.scheduler.live.types import HOLDER_TIMEOUT_S
 from mlaas.scheduler.live.writer import Writer
+from mlaas.scheduler.metrics import observe
+from mlaas.scheduler.recording import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,6 +35,10 @@ TICK_S = 0.5
 """The cluster is looked at, and deadlines are checked, this often; all else happens at once."""
 REVIEW_S = 5.0
 """A new decision is taken this often even if nothing has happened: ranks move with time, and protection ends."""
+PROVE_S = 10.0
+"""A scheduler with nothing to write writes nothing this often, to learn whether it still leads."""
+MOST_RECORDED = 16
+"""Decisions that are kept in memory with the world that they were taken in."""
 STALL_S = HOLDER_TIMEOUT_S / 2.0
 """After a pause of this scheduler's own as long as this, silence of holders says nothing about them."""
 
@@ -44,6 +54,8 @@ class Loop:
         self._cluster = cluster
         self._policy = policy
         self.roster = roster
+        self.meters = Meters()
+        self.recorder = Recorder(most=MOST_RECORDED)
         self._woken = asyncio.Event()
         self.executor = Executor(cluster, roster, self.wake)
         self.writer = Writer(store, roster, self.executor.carry_out)
@@ -53,7 +65,7 @@ class Loop:
         self._nodes: set[str] = set()
         self._outside: dict[str, Resources] = {}
         self._turned_s = roster.clock.monotonic_s()
-        self._decided_s = self._turned_s
+        self._decided_s = self._proved_s = self._turned_s
         self._is_blind = True
         self._is_stopping = False
 
@@ -84,10 +96,8 @@ class Loop:
         looking = asyncio.ensure_future(self._look_on())
         try:
             while not self._is_stopping:
-                try:
+                with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), TICK_S)
-                except TimeoutError:
-                    self.executor.repeat()
                 self._woken.clear()
                 await self.turn()
                 if self.writer.has_gap and self.writer.is_up:
@@ -122,8 +132,9 @@ class Loop:
         try:
             self._sighting = Sighting(await self._cluster.observe(), begun_s)
         except PlatformError as error:
+            if not self._is_blind:
+                _LOGGER.warning("the cluster does not answer; nothing new is placed: %s", error)
             self._is_blind = True
-            _LOGGER.warning("the cluster does not answer; nothing new is placed: %s", error)
 
     async def turn(self) -> None:
         """Take in what has happened, decide, write and carry out.
@@ -137,10 +148,15 @@ class Loop:
         if self.writer.is_up and not self._is_blind:
             self._decide()
             self._booking.begin_planned()
+        was_up = self.writer.is_up
+        is_due = self.roster.clock.monotonic_s() - self._proved_s >= PROVE_S
         try:
-            await self.writer.commit(proves_leadership=has_leaks)
+            await self.writer.commit(proves_leadership=has_leaks or is_due)
+            self._proved_s = self.roster.clock.monotonic_s() if is_due else self._proved_s
         except PlatformError as error:
-            _LOGGER.warning("nothing new is done on the cluster until the store is back: %s", error)
+            self.meters.add(STORE_ERRORS)
+            if was_up:
+                _LOGGER.warning("nothing new is done on the cluster until the store is back: %s", error)
         self._raise_if_superseded()
         if self.roster.has_changed and self.writer.is_up and not self._is_blind:
             self.wake()
@@ -151,7 +167,13 @@ class Loop:
 
     async def _look_on(self) -> None:
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:
+                # The outermost frame of a task: what cannot be seen is not decided on, and the next look may succeed.
+                _LOGGER.exception("a look at the cluster failed; nothing new is placed")
+                self._is_blind = True
+            self.executor.repeat()
             self.wake()
             await asyncio.sleep(TICK_S)
 
@@ -165,7 +187,8 @@ class Loop:
 
     def _compare(self, sighting: Sighting) -> bool:
         for live, event in findings(sighting, list(self.roster.leased.values())):
-            self.roster.take(live, event)
+            if self.roster.take(live, event) and isinstance(event, Lost):
+                self.meters.add(LEASES_LOST, ("lost",))
         for live in list(self.roster.planned.values()):
             if live.plan is not None and any(node not in self._nodes for node, _ in live.plan.placement.workers):
                 self.roster.unplan(live)
@@ -198,7 +221,8 @@ class Loop:
         self._turned_s = now_s
         for live in [live for live in self.roster.timed.values() if live.due_s is not None and live.due_s <= now_s]:
             if live.state is State.YIELDING:
-                self.roster.take(live, DeadlinePassed())
+                if self.roster.take(live, DeadlinePassed()):
+                    self.meters.add(YIELDS_IGNORED)
             else:
                 self.roster.queue(live)
                 self.roster.note(live, QUEUED)
@@ -206,11 +230,27 @@ class Loop:
             if stalled:
                 live.seen_s = now_s
             elif now_s - live.seen_s > HOLDER_TIMEOUT_S:
-                self.roster.take(live, HolderDied(f"its process died: it said nothing for {HOLDER_TIMEOUT_S:g} s"))
+                event = HolderDied(f"its process died: it said nothing for {HOLDER_TIMEOUT_S:g} s")
+                if self.roster.take(live, event):
+                    self.meters.add(LEASES_LOST, ("holder-died",))
 
     def _decide(self) -> None:
         now_s = self.roster.clock.monotonic_s()
         if self.roster.has_changed or now_s - self._decided_s >= REVIEW_S:
             self.roster.has_changed = False
             self._decided_s = now_s
-            self._booking.book(decide(self.roster.ledger.snapshot(), self._policy))
+            snapshot = self.roster.ledger.snapshot()
+            decision = decide(snapshot, self._policy)
+            decision_s = self.roster.clock.monotonic_s() - now_s
+            observe(self.meters, snapshot, decision, decision_s=decision_s, held_back=self._held_back())
+            self.recorder.record(snapshot, decision, policy=self._policy.name)
+            self._booking.book(decision)
+
+    def _held_back(self) -> Counter[str]:
+        """Workloads by queue that a dependency or a back-off keeps out of decisions."""
+        queued = self.roster.ledger.pending.row_of
+        return Counter(
+            live.record.queue
+            for live in self.roster.lives.values()
+            if live.state is State.PENDING and live.id not in queued and live.id not in self.roster.planned
+        )

@@ -328,6 +328,39 @@ async def test_a_clock_that_jumps_ends_nothing_and_wakes_nothing(bench, jump_s):
     assert await bench.state(low) == "pending"
 
 
+async def test_what_the_cluster_did_not_answer_is_done_later_however_busy_the_loop_is(bench, monkeypatch):
+    monkeypatch.setattr("mlaas.scheduler.live.loop.TICK_S", 0.01)
+    job_id = await bench.submit()
+    await bench.settle()
+    failures = ["remove_group", "remove_group", "observe"]
+
+    def fail(verb):
+        bench.service.loop.wake()
+        if verb in failures:
+            failures.remove(verb)
+            raise RuntimeError("an error that nobody thought of")
+
+    bench.cluster.on_call = fail
+    bench.cluster.end(f"{job_id}.1")
+    running = asyncio.ensure_future(bench.service.run())
+    for _ in range(500):
+        if not bench.cluster.groups:
+            break
+        await asyncio.sleep(0.01)
+    assert not bench.cluster.groups
+    assert failures == []
+    await bench.service.stop()
+    await running
+
+
+async def test_a_scheduler_with_nothing_to_do_learns_that_another_one_leads(bench):
+    first = bench.service
+    await bench.restart()
+    bench.time.advance(10.0)
+    with pytest.raises(Conflict, match="another scheduler"):
+        await first.loop.turn()
+
+
 async def test_use_from_outside_that_is_only_a_group_going_away_holds_nobody_up(bench):
     bench.cluster.outside = {"n0": Resources(gpus=4), "n1": Resources(gpus=4)}
     await bench.turn()

@@ -266,5 +266,5 @@ class LiveScheduler(RuleBasedStateMachine):
 
 TestLiveScheduler = LiveScheduler.TestCase
 TestLiveScheduler.settings = settings(
-    max_examples=40, stateful_step_count=30, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=20, stateful_step_count=25, suppress_health_check=list(HealthCheck), print_blob=True
 )
