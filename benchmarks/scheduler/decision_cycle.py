@@ -28,10 +28,11 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--pending", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--policies", default="fifo,easy,sjf,las,fair,mlaas")
     arguments = parser.parse_args()
     rows = []
     for state in ("empty", "full", "half_freed"):
-        for policy in ("fifo", "easy", "sjf", "las", "fair", "mlaas"):
+        for policy in arguments.policies.split(","):
             rows.append(
                 measure(state, policy, nodes=arguments.nodes, pending=arguments.pending, rounds=arguments.rounds)
             )
