@@ -40,12 +40,14 @@ def main() -> int:
 def _train(recipe: Recipe, *, queue: str) -> None:
     import ray
 
+    from mlaas.scheduler.on_ray.coordinator import take_coordinators_place
     from mlaas.training.service import train_and_register
 
     def lend(recipe: Recipe, *, device: str) -> AbstractContextManager[GangSource]:
         return lease(_spec(recipe, device=device, queue=queue), say=_say)
 
     ray.init(logging_level="warning")
+    take_coordinators_place()
     outcome = train_and_register(recipe, settings=load_settings(), gangs=lend, say=_say)
     ray.shutdown()  # what the cluster still has to say comes first, so that the outcome is the last line
     print(outcome.table())

@@ -16,6 +16,8 @@ _NAME = "AutoscalingCoordinator"
 def take_coordinators_place() -> None:
     """Be Ray's coordinator of autoscaling requests before Ray makes it; one that is there stays.
 
+    For a driver that is about to use Ray Train or Ray Data.
+
     Raises:
         RayError: the cluster does not answer.
     """
