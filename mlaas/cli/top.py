@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -14,6 +14,9 @@ from mlaas.errors import PlatformError
 if TYPE_CHECKING:
     from mlaas.api.client import ControlPlane
 
+_WIDTH: Final = 240
+"""Columns of a table that is shown once: it is longer lines then, and never cut."""
+
 
 def top(
     once: Annotated[bool, typer.Option("--once", help="Show it once, and end.")] = False,
@@ -23,6 +26,8 @@ def top(
     as_json: AsJson = False,
 ) -> None:
     """Show the cluster as it is used: nodes, gangs, queues and tenants. Ctrl-C ends it."""
+    from rich.console import Console
+
     from mlaas.cli.cluster_tables import cluster_tables
     from mlaas.cli.output import console, print_json
 
@@ -30,7 +35,8 @@ def top(
         if as_json:
             print_json(client.cluster())
         elif once or not console.is_terminal:
-            console.print(cluster_tables(client.cluster()))
+            wide = Console(width=max(console.width, _WIDTH), highlight=False)
+            wide.print(cluster_tables(client.cluster()))
         else:
             _watch(client, every_s=every)
 

@@ -41,7 +41,8 @@ def shortened(text: str) -> str:
 def headline(workload: Mapping[str, Any]) -> Text:
     """Return a workload and why it is in its state, on one line."""
     name = f" {workload['name']}" if workload["name"] else ""
-    why = f": {shortened(workload['reason'])}" if workload["reason"] else ""
+    reason = shortened(workload["reason"]).removeprefix(f"{workload['state']}: ")
+    why = f": {reason}" if reason else ""
     return Text.assemble((workload["id"], "bold"), name, " is ", state_text(workload["state"]), why)
 
 

@@ -215,8 +215,9 @@ def test_submit_may_wait_for_the_end(platform: Platform) -> None:
 def test_top_shows_nodes_gangs_queues_and_tenants(platform: Platform, crowd) -> None:
     text = shown("top", "--once")
     assert "2 nodes · 8 of 8 GPUs used (100%) · 1 running · 2 waiting · 0 idle" in text
-    for said in ("n0", "██████████ 4/4", crowd("first"), "default", "tests"):
+    for said in ("n0", "██████████ 4/4", crowd("first"), "default", "tests", "share of the cluster"):
         assert said in text
+    assert "…" not in text
     assert told("top")["used_gpus"] == 8
 
 
