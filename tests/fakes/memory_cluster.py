@@ -24,6 +24,8 @@ class MemoryCluster:
         """Leases whose command was sent SIGTERM."""
         self.demand: tuple[Demand, ...] = ()
         self.is_down = False
+        self.unanswered: set[str] = set()
+        """Verbs that get no answer, while others do."""
         self.refusals = 0
         """Groups to refuse from now on."""
         self.on_call: Callable[[str], None] = lambda _verb: None
@@ -128,5 +130,5 @@ class MemoryCluster:
 
     def _answer(self, verb: str) -> None:
         self.on_call(verb)
-        if self.is_down:
+        if self.is_down or verb in self.unanswered:
             raise PlatformError("cluster_down", "the cluster does not answer")

@@ -159,12 +159,17 @@ class LiveScheduler(RuleBasedStateMachine):
         self.bench.cluster.lose_node(names[which % len(names)])
 
     @rule(
-        fault=st.sampled_from(("refusals", "cluster", "store", "answers")), some=st.lists(asks, max_size=2), which=ids
+        fault=st.sampled_from(("refusals", "cluster", "removals", "starts", "store", "answers")),
+        some=st.lists(asks, max_size=2),
+        which=ids,
     )
     def something_fails_for_a_while(self, fault, some, which):
         cluster, store = self.bench.cluster, self.bench.store
         cluster.refusals = 2 * (fault == "refusals")
         cluster.is_down, store.is_down, store.loses_answers = fault == "cluster", fault == "store", fault == "answers"
+        cluster.unanswered = {"removals": {"remove_group", "stop_command"}, "starts": {"start_command"}}.get(
+            fault, set()
+        )
         for ask in some:
             self.submit_one(**ask)
         if cluster.running:
@@ -172,6 +177,7 @@ class LiveScheduler(RuleBasedStateMachine):
         for _ in range(which % 4):
             self.time_passes(3.0)
         cluster.refusals = 0
+        cluster.unanswered = set()
         cluster.is_down = store.is_down = store.loses_answers = False
 
     @rule(skip=st.integers(0, 12))
@@ -190,6 +196,7 @@ class LiveScheduler(RuleBasedStateMachine):
         first = self.bench.service
         if not self.restart():
             return
+        self.bench.time.advance(3.0)
         groups, commands = dict(self.bench.cluster.groups), dict(self.bench.cluster.commands)
 
         async def go_on():
