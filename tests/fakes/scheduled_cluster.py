@@ -63,9 +63,9 @@ class ScheduledCluster:
     def processes(self, name: str) -> list[psutil.Process]:
         """Return this cluster's Ray workers of an actor class."""
         found = []
-        for process in psutil.process_iter():
+        for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if process.name() == f"ray::{name}"[:15] and process.environ().get("MLAAS_HOME") == str(self.home):
+                if "".join(process.cmdline()).startswith(f"ray::{name}"):
                     found.append(process)
         return found
 
