@@ -1,5 +1,7 @@
 """What holds for every decision, whatever the cluster, the queues and the order of events."""
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -104,6 +106,26 @@ class Life(RuleBasedStateMachine):
             return
         self.ledger.submit(workload)
 
+    @rule(lost=st.booleans(), position=st.integers(0, 4))
+    def a_node_is_lost_or_drained_and_another_comes(self, lost: bool, position: int) -> None:
+        """What lay on a lost node is requeued, as the live scheduler does it."""
+        self.count += 1
+        nodes = list(self.ledger.cluster.nodes)
+        gone = nodes.pop(position % len(nodes))
+        fresh = replace(gone, name=f"n{self.count}-new", schedulable=True)
+        self.ledger.set_nodes([*nodes, fresh] if lost else [*nodes, replace(gone, schedulable=False), fresh])
+        if lost:
+            for workload_id, held in list(self.ledger.running.allocations.items()):
+                if gone.name in dict(self.ledger.cluster.placement(held).workers):
+                    self.ledger.requeue(workload_id)
+            self.ledger.set_nodes([*nodes, fresh])
+            assert gone.name not in self.ledger.cluster.row_of
+
+    @rule(gpus=st.sampled_from((0.0, 0.5, 3.0)), position=st.integers(0, 4))
+    def something_runs_outside(self, gpus: float, position: int) -> None:
+        nodes = self.ledger.cluster.nodes
+        self.ledger.occupy({nodes[position % len(nodes)].name: Resources(gpus=gpus)})
+
     @rule(step_s=st.sampled_from((0.0, 10.0, 200.0, 5_000.0, 1e6)))
     def wait(self, step_s: float) -> None:
         self.ledger.advance(self.ledger.now_s + step_s)
@@ -161,7 +183,7 @@ class Life(RuleBasedStateMachine):
         assert (cells >= 0).all()
         assert (cells <= self.ledger.cluster.capacity).all()
         held = sum(int(allocation.amounts.sum()) for allocation in self.ledger.running.allocations.values())
-        assert held == int((self.ledger.cluster.capacity - cells).sum())
+        assert held == int((self.ledger.cluster.capacity - self.ledger.cluster.outside - cells).sum())
 
     @invariant()
     def gangs_are_whole_and_lie_as_asked(self) -> None:
