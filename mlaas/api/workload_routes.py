@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from mlaas.api.log_files import (
 )
 from mlaas.api.ports import SchedulerPort
 from mlaas.api.visibility import tenant_asked_for, visible_tenant
-from mlaas.errors import InvalidRequest, NotFound
+from mlaas.errors import MlaasError, NotFound
 from mlaas.providers.base import FieldError
 from mlaas.router.files.routes import caller_of
 from mlaas.router.routes import Request, Result, Route, as_json, route
@@ -66,14 +67,17 @@ class WorkloadRoutes:
         check_parameters(request.query, ("submission_id",))
         tenant, submission_id = caller_of(request).tenant, _submission_id(request)
         specs = await asyncio.to_thread(parse_workloads, request.body)
-        records: list[WorkloadRecord] = []
         for number, spec in enumerate(specs, start=1):
             if spec.command is None:
                 message = f"workload {number}: it has no command, so nothing would run; give `command`"
                 raise InvalidRequest("no_command", message)
+        records: list[WorkloadRecord] = []
         for number, spec in enumerate(specs):
             own_id = submission_id if len(specs) == 1 or submission_id is None else f"{submission_id}-{number}"
-            records += await self.scheduler.submit(spec, tenant=tenant, submission_id=own_id)
+            try:
+                records += await self.scheduler.submit(spec, tenant=tenant, submission_id=own_id)
+            except MlaasError as error:
+                raise _after(records, error, number=number + 1) from error
         return as_json({"workloads": [encode_workload(record) for record in records]}, status=201)
 
     async def _plan(self, request: Request) -> Result:
@@ -142,6 +146,15 @@ class WorkloadRoutes:
         }
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         return Result(body=text, content_type=b"text/plain; charset=utf-8", headers=pairs)
+
+
+def _after(accepted: Sequence[WorkloadRecord], error: MlaasError, *, number: int) -> MlaasError:
+    """Return why a list was not accepted to its end, with what was accepted before."""
+    if not accepted:
+        return error
+    ids = ", ".join(dict.fromkeys(record.parent_id or record.id for record in accepted))
+    message = f"workload {number}: {error.message}; accepted before it: {ids}"
+    return type(error)(error.code, message, retry_after_s=error.retry_after_s)
 
 
 def _submission_id(request: Request) -> str | None:

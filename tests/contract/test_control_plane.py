@@ -96,6 +96,14 @@ def test_the_same_submission_under_one_id_is_accepted_once(platform: Platform) -
     assert [each["id"] for each in several] == ["k-0", "k-1"]
 
 
+def test_a_list_that_is_refused_halfway_says_what_was_accepted(platform: Platform) -> None:
+    answer = platform.call("POST", "/workloads", json=[{**SMALL, "array": "0-1"}, {**SMALL, "queue": "no"}])
+    assert answer.status_code == 400
+    [parent] = {each["parent_id"] for each in platform.call("GET", "/workloads").json()["workloads"]}
+    assert answer.json()["error"]["message"].startswith("workload 2: no queue 'no'")
+    assert answer.json()["error"]["message"].endswith(f"; accepted before it: {parent}")
+
+
 def test_another_tenants_workloads_do_not_exist(platform: Platform) -> None:
     [mine] = platform.submit(SMALL)
     workload_id = mine["id"]
