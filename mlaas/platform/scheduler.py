@@ -17,14 +17,14 @@ from mlaas.platform.parts import Probe
 from mlaas.settings import Settings
 
 ACTOR_NAME = "scheduler"
-START_S = 60.0
+START_S = 120.0
 
 
 class Scheduler:
     """The instance's global scheduler. Ray starts it anew when it dies, so this part is down only while that fails."""
 
     name = "scheduler"
-    start_timeout_s = 60.0
+    start_timeout_s = 120.0
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
