@@ -21,7 +21,7 @@ from mlaas.api.log_files import (
 )
 from mlaas.api.ports import SchedulerPort
 from mlaas.api.visibility import tenant_asked_for, visible_tenant
-from mlaas.errors import MlaasError, NotFound
+from mlaas.errors import InvalidRequest, MlaasError, NotFound
 from mlaas.providers.base import FieldError
 from mlaas.router.files.routes import caller_of
 from mlaas.router.routes import Request, Result, Route, as_json, route
