@@ -1,8 +1,9 @@
 """One scheduling decision: live, in a dry run, in `explain` and in a simulation.
 
 It walks the waiting workloads in the policy's order. Each one starts if its quota and the free cells allow; if not,
-and the policy lets it, others shrink or yield for it; if not, the first such workload gets a reservation and the rest
-may only pass where they do not delay it. What is idle in the end goes to elastic gangs.
+and the policy lets it, others shrink or yield for it, or move so that idle capacity comes together; if not, the first
+such workload gets a reservation, and the rest may only pass where they do not delay it: they end before it begins, or
+can be made to yield by then. What is idle in the end goes to elastic gangs.
 
 A gang that does not fit rules out every later one of the same shape in the same queue, so a cycle costs what it
 places, not what waits.
