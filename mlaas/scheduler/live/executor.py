@@ -122,7 +122,9 @@ class Executor:
             self._roster.take(live, Started())
 
     async def _ask_to_yield(self, live: Live, lease_id: str) -> None:
-        if live.state is State.YIELDING and _holds(live, lease_id) and live.spec.command is not None:
+        is_due = live.state is State.YIELDING and _holds(live, lease_id)
+        # A driver that holds its gang is told by its watch; SIGTERM would end it before its workers have checkpointed.
+        if is_due and live.spec.command is not None and live.record.holder is None:
             await self._cluster.stop_command(lease_id, force=False)
 
     async def _remove(self, lease_id: str, *, has_command: bool) -> None:

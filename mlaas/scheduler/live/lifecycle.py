@@ -211,7 +211,7 @@ def _place(record: WorkloadRecord, event: Placed, moment: Moment) -> Step:
     return _changed(
         record, moment, "placed", text, (Effect.START,), {"placement": placement}, state=State.STARTING.value,
         attempt=record.attempt + 1, placement=placement, started_at=moment.now, ended_at=None, not_before_at=None,
-        waited_s=event.waited_s, handed_over=False, holder_seen_at=None, exit_code=None,
+        waited_s=event.waited_s, handed_over=False, holder=None, holder_seen_at=None, exit_code=None,
     )  # fmt: skip
 
 

@@ -153,6 +153,20 @@ async def test_a_driver_reaches_its_gang_and_its_exit_code_decides(bench):
     assert await bench.state(driver) == "succeeded"
 
 
+async def test_a_driver_that_holds_its_gang_is_told_by_its_watch_and_not_by_a_signal(bench):
+    fields = {"kind": Kind.TRAIN, "gpus": 4, "workers": 2, "priority_class": "low", "min_runtime_s": 0.0}
+    driver = await bench.submit(**fields)
+    await bench.settle()
+    await attach(bench, f"{driver}.1")
+    await bench.submit(gpus=4, workers=2, priority_class="high", estimate_s=60.0)
+    await bench.settle()
+    assert (await next_signal(bench, f"{driver}.1")).signal is Signal.YIELD
+    assert bench.cluster.asked == []
+    assert (await bench.service.give_back(f"{driver}.1", Outcome.YIELDED)).state == "pending"
+    await bench.settle()
+    assert f"{driver}.1" not in bench.cluster.commands
+
+
 async def test_progress_says_how_long_a_run_goes_on(bench):
     await attach(bench, ask(estimate_s=10.0), submission_id="mine")
     await bench.after(10.0)
