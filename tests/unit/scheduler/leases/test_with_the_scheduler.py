@@ -98,8 +98,11 @@ def test_preempted_it_gives_back_and_goes_on_when_the_other_has_ended(
 
 
 def test_an_elastic_gang_is_told_its_next_size_and_has_it(scheduler: SchedulerThread, verbs: Blocking) -> None:
+    other = verbs.submit(job(gpus=GPUS - 1), tenant="ann")[0].id
+    wait_for(verbs, other, "running")
     with lease(asked(workers=1, most=GPUS), scheduler=verbs, say=lambda _: None) as gang:
         assert gang.num_workers == 1
+        verbs.cancel(other, tenant=None)
         wait_until(gang.yield_signal, what="the signal to grow", timeout_s=20)
         assert gang.yield_signal().new_size == GPUS
         gang.yield_and_wait()
