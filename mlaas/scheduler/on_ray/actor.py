@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from mlaas.errors import Conflict, MlaasError, PlatformError
+from mlaas.observability.exporter import Exporter
 from mlaas.scheduler.live.service import SchedulerService
 from mlaas.scheduler.on_ray.client import ACTOR_NAME, NAMESPACE, VERBS
 from mlaas.scheduler.on_ray.cluster import RayCluster
@@ -94,9 +95,13 @@ class SchedulerActor:
         cluster = RayCluster(self._settings.home, changed=ended.set)
         store = WorkloadRepository(open_store(self._settings.store_url))
         service = SchedulerService(cluster, store, policy=policy_named(POLICY))
+        folder = self._settings.home / "scheduler" / "metrics"
+        exporter = Exporter(service.loop.meters, folder=folder, replica=ACTOR_NAME, job="mlaas-scheduler")
         beside: list[asyncio.Task[None]] = []
         try:
             await service.start()
+            with contextlib.suppress(OSError):  # A folder that cannot be written hides the figures and stops nothing.
+                exporter.start()
             self._service = service
             beside.append(asyncio.create_task(_tell_ends(cluster, service, ended)))
             beside += [asyncio.create_task(each) for each in self._companions(service)]
@@ -105,6 +110,7 @@ class SchedulerActor:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
+            await asyncio.to_thread(exporter.stop)
             cluster.close()
 
     def _companions(self, service: SchedulerService) -> Sequence[Coroutine[Any, Any, None]]:
