@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 WATCH_S = 10.0
 """Longest time that a watch waits for news."""
 _NOT_INHERITED = ("MLAAS_INSTANCE", "MLAAS_PART", "RAY_JOB_ID", "RAY_RAYLET_PID", "CUDA_VISIBLE_DEVICES")
-"""A command is ended through its launcher, so it must not carry the mark by which an instance's processes are asked
-to end: what that signal makes of it would count as its own end. The others are the launcher's alone."""
+"""A command is ended through its launcher, so neither it nor its starter must carry the mark by which an instance's
+processes are ended: what that signal makes of a command would count as its own end, and a starter that is killed before
+its commands cannot kill what they have started. The others are the launcher's alone."""
 
 
 class Launcher:
@@ -43,7 +44,10 @@ class Launcher:
         starter = str(Path(__file__).with_name("starter.py"))
         # `-I -S`: without site-packages its start takes 10 ms.
         self._starter = subprocess.Popen(
-            [sys.executable, "-I", "-S", starter, str(os.getppid())], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-I", "-S", starter, str(os.getppid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_inherited(),
         )
         self._starter.wait()  # It goes on as a process of its own.
 
@@ -133,7 +137,7 @@ class Launcher:
             raise
 
     def _environment(self, order: PartOrder, *, folder: Path) -> dict[str, str]:
-        inherited = {name: value for name, value in inherited_environment().items() if name not in _NOT_INHERITED}
+        inherited = _inherited()
         if order.package is not None:
             # A command that connects to Ray gives its tasks and actors, on all nodes, the same files.
             runtime_env = {"working_dir": str(folder)}
@@ -194,3 +198,7 @@ class Launcher:
         self._version += 1
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in inherited_environment().items() if name not in _NOT_INHERITED}
