@@ -64,6 +64,8 @@ class Forecast:
         if self.expected_s is None:
             first = "" if self.earliest_s is None else f", in {duration(self.earliest_s)} at the earliest"
             return f"not within the next {duration(self.horizon_s)}{first}; later than that is not foreseen"
+        if self.latest_s == 0.0:
+            return "with one of the next decisions"
         last = "or later" if self.latest_s is None else f"to {duration(self.latest_s)}"
         spread = f"{duration(self.earliest_s or 0.0)} {last}"
         return f"in about {duration(self.expected_s)} ({spread}), if nothing new goes before it"
@@ -78,9 +80,8 @@ def forecast(snapshot: Snapshot, policy: SchedulingPolicy, workload_id: str, *, 
         workload_id: Who waits.
         most_rows: Bound on the work, in rows that decisions look at.
     """
-    ids = _relevant(snapshot, policy, workload_id, most_rows=most_rows)
-    draws = _draws(snapshot)
-    courses = [_Course(snapshot, policy, ids, draws[number]) for number in range(NUM_COURSES)]
+    world = _relevant(snapshot, policy, workload_id, most_rows=most_rows)
+    courses = [_Course(world, policy, chances) for chances in _draws(snapshot)]
     starts = [course.start_of(workload_id, most_rows=most_rows // NUM_COURSES) for course in courses]
     known = sorted(start - snapshot.now_s for start in starts if start is not None and math.isfinite(start))
     open_s = [course.ledger.now_s for course, start in zip(courses, starts, strict=True) if start is None]
@@ -108,14 +109,22 @@ def _total_s(entry: Entry, chance: float, *, attained_s: float) -> float:
     return belief.from_s + max(drawn_s, since_s)
 
 
-def _relevant(snapshot: Snapshot, policy: SchedulingPolicy, workload_id: str, *, most_rows: int) -> frozenset[str]:
-    """Return the waiting workloads that a course plays with: all, or when there are many those that go first."""
+def _relevant(snapshot: Snapshot, policy: SchedulingPolicy, workload_id: str, *, most_rows: int) -> Snapshot:
+    """Return the world that courses begin with: as it is, or when much waits without what comes after the workload.
+
+    One of each queue stays, so that the others' shares are what they are.
+    """
     pending = snapshot.pending
-    most = max(most_rows // (20 * NUM_COURSES), 1)
-    if len(pending) <= most:
-        return frozenset(pending.ids)
-    before = rows_before(snapshot, policy, pending.row_of[workload_id])
-    return frozenset([*(pending.ids[int(row)] for row in before[:most]), workload_id])
+    if len(pending) <= most_rows // (20 * NUM_COURSES):
+        return snapshot
+    row = pending.row_of[workload_id]
+    firsts = np.unique(pending.ints_of("queue"), return_index=True)[1]
+    kept = {row, *rows_before(snapshot, policy, row).tolist(), *firsts.tolist()}
+    ledger = Ledger.of(snapshot)
+    for other, other_id in enumerate(pending.ids):
+        if other not in kept:
+            ledger.remove(other_id)
+    return ledger.snapshot()
 
 
 def _draws(snapshot: Snapshot) -> list[dict[str, float]]:
@@ -132,9 +141,7 @@ def _draws(snapshot: Snapshot) -> list[dict[str, float]]:
 class _Course:
     """One course of events."""
 
-    def __init__(
-        self, snapshot: Snapshot, policy: SchedulingPolicy, ids: frozenset[str], chances: dict[str, float]
-    ) -> None:
+    def __init__(self, snapshot: Snapshot, policy: SchedulingPolicy, chances: dict[str, float]) -> None:
         self.policy = policy
         self.chances = chances
         self.ledger = Ledger.of(snapshot)
@@ -144,11 +151,8 @@ class _Course:
         self.end_s: dict[str, float] = {}
         self.total_s: dict[str, float] = {}
         pending, running = snapshot.pending, snapshot.running
-        for workload_id in pending.ids:
-            if workload_id in ids:
-                self._draw(pending.entry(pending.row_of[workload_id]), attained_s=None)
-            else:
-                self.ledger.remove(workload_id)
+        for row in range(len(pending)):
+            self._draw(pending.entry(row), attained_s=None)
         attained_s = running.attained_s(snapshot.now_s)
         for row in range(len(running)):
             self._draw(running.entry(row), attained_s=float(attained_s[row]))
