@@ -291,6 +291,8 @@ scheduler_leader = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("last_sequence", BigInteger, nullable=False),
     Column("last_event", BigInteger, nullable=False),
+    Column("queue_usage", JSON(none_as_null=True)),
+    Column("queue_usage_at", UtcDateTime),
 )
 
 queue_documents = Table(

@@ -107,6 +107,15 @@ class QueuesRecord:
     applied_by: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class QueueUsage:
+    """What queues had had at a time, as fair shares count it."""
+
+    average_share: dict[str, float]
+    """By queue, its decayed dominant share (`mlaas.scheduler.fairness`)."""
+    at: datetime
+
+
 class WorkloadRepository:
     """The workloads of the store, with their events, and the queues.
 
@@ -157,11 +166,22 @@ class WorkloadRepository:
         return stored
 
     def update(
-        self, records: Sequence[WorkloadRecord], events: Sequence[WorkloadEvent], *, epoch: int
+        self,
+        records: Sequence[WorkloadRecord],
+        events: Sequence[WorkloadEvent],
+        *,
+        epoch: int,
+        usage: QueueUsage | None = None,
     ) -> tuple[WorkloadRecord, ...]:
         """Store changed workloads and new events, all of them or none; return the workloads with their new version.
 
         What was asked for (tenant, kind, name, spec, submission) stays as it was inserted.
+
+        Args:
+            records: Workloads that have changed.
+            events: What has happened.
+            epoch: As `lead` returned it.
+            usage: What queues have had until now; None: it stays as it was stored last.
 
         Raises:
             Conflict: `scheduler_superseded`, another process has become the writer; or `workload_changed`, a workload
@@ -169,7 +189,7 @@ class WorkloadRepository:
             PlatformError: the store cannot be reached.
         """
         with transaction(self._engine) as connection:
-            last = _fence(connection, epoch, num_workloads=0, num_events=len(events))
+            last = _fence(connection, epoch, num_events=len(events), usage=usage)
             if records:
                 rows = [_changes(record) for record in records]
                 if connection.execute(_UPDATE, rows).rowcount != len(records):
@@ -260,6 +280,17 @@ class WorkloadRepository:
             rows = connection.execute(wanted.order_by(workload_events.c.number)).all()
         return [WorkloadEvent(**row._mapping) for row in rows]
 
+    def queue_usage(self) -> QueueUsage | None:
+        """Return what queues had had at the last write that said so; None: there was none.
+
+        Raises:
+            PlatformError: the store cannot be reached.
+        """
+        leader = scheduler_leader.c
+        with transaction(self._engine) as connection:
+            row = connection.execute(select(leader.queue_usage, leader.queue_usage_at)).one()
+        return None if row.queue_usage is None else QueueUsage(average_share=row.queue_usage, at=row.queue_usage_at)
+
     def put_queues(self, document: dict[str, Any], *, at: datetime, by: str, epoch: int) -> QueuesRecord:
         """Store queues that are in force from now on; the earlier ones stay as history.
 
@@ -268,7 +299,7 @@ class WorkloadRepository:
             PlatformError: the store cannot be reached.
         """
         with transaction(self._engine) as connection:
-            _fence(connection, epoch, num_workloads=0, num_events=0)
+            _fence(connection, epoch)
             last = connection.execute(select(func.max(queue_documents.c.number))).scalar_one()
             record = QueuesRecord(number=(last or 0) + 1, document=document, applied_at=at, applied_by=by)
             connection.execute(insert(queue_documents).values(vars(record)))
@@ -316,7 +347,14 @@ def _changes(record: WorkloadRecord) -> dict[str, Any]:
     return {name: values[name] for name in _CHANGING} | {"is_id": record.id, "is_version": record.version}
 
 
-def _fence(connection: Connection, epoch: int, *, num_workloads: int, num_events: int) -> _Last:
+def _fence(
+    connection: Connection,
+    epoch: int,
+    *,
+    num_workloads: int = 0,
+    num_events: int = 0,
+    usage: QueueUsage | None = None,
+) -> _Last:
     """Refuse a writer that was replaced, and number what this one is about to write.
 
     It is the first statement of each write and a write itself: it holds the row until the end of the transaction, so
@@ -327,6 +365,8 @@ def _fence(connection: Connection, epoch: int, *, num_workloads: int, num_events
     numbered = numbered.values(
         last_sequence=leader.last_sequence + num_workloads, last_event=leader.last_event + num_events
     )
+    if usage is not None:
+        numbered = numbered.values(queue_usage=usage.average_share, queue_usage_at=usage.at)
     row = connection.execute(numbered.returning(leader.last_sequence, leader.last_event)).one_or_none()
     if row is None:
         message = f"another scheduler has taken over from epoch {epoch}; this one has to stop"

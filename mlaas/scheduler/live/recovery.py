@@ -58,6 +58,7 @@ class Recovery:
             PlatformError: the store does not answer.
         """
         self._roster.advance()
+        usage = await asyncio.to_thread(self._store.queue_usage)
         active = await asyncio.to_thread(self._store.active)
         for record in active:
             spec = decode_spec(record.spec)
@@ -65,6 +66,8 @@ class Recovery:
             self._roster.adopt(live)
             if live.state.holds_gang:
                 self._hold(live, sighting)
+        if usage is not None:
+            self._roster.recall(usage)
         shown = {it.lease_id for it in sighting.observation.groups}
         shown |= {it.lease_id for it in sighting.observation.commands}
         for record in active:

@@ -11,6 +11,9 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from mlaas.scheduler.fairness import decayed, held_shares
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.live.entries import QUEUED, Batch, Lease, Live, Order, Plan, waiting_reason
 from mlaas.scheduler.live.holdings import Holdings
@@ -18,6 +21,7 @@ from mlaas.scheduler.live.lifecycle import DependencyEnded, Effect, Moment, Stat
 from mlaas.scheduler.live.types import lease_id_of
 from mlaas.scheduler.requests.queues import QueuesDocument
 from mlaas.scheduler.tables import Progress
+from mlaas.store.workloads import QueueUsage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,6 +63,22 @@ class Roster:
     def advance(self) -> None:
         """Let the ledger's time pass: from the wall clock at the start on, by the clock that does not jump."""
         self.ledger.advance(self._wall_s + self.clock.monotonic_s() - self._monotonic_s)
+
+    def usage(self) -> QueueUsage:
+        """Return what queues have had until now."""
+        self.advance()
+        shares = zip(self.ledger.tree.row_of, self.ledger.average_share.tolist(), strict=True)
+        return QueueUsage(average_share=dict(shares), at=self.clock.now())
+
+    def recall(self, usage: QueueUsage) -> None:
+        """Go on from what queues had had; what runs now has run since then, for a change would have been stored."""
+        self.advance()
+        ledger = self.ledger
+        past = np.array([usage.average_share.get(queue.name, 0.0) for queue in ledger.queues])
+        queue, share = ledger.running.ints_of("queue"), ledger.running.floats_of("share")
+        since_s = max(0.0, self.clock.wall_s() - usage.at.timestamp())
+        held = held_shares(queue, share, num_queues=len(past))
+        ledger.average_share = decayed(past, held, elapsed_s=since_s)
 
     def adopt(self, live: Live) -> None:
         """Take in a workload that the store has."""

@@ -167,7 +167,9 @@ class Writer:
         lives = list({**batch.noted, **batch.changed}.values())
         written = [live.record for live in lives]
         try:
-            stored = await asyncio.to_thread(self._store.update, written, batch.events, epoch=self.epoch)
+            stored = await asyncio.to_thread(
+                self._store.update, written, batch.events, epoch=self.epoch, usage=self._roster.usage()
+            )
         except (Conflict, PlatformError) as error:
             self._roster.put_back(batch)
             if isinstance(error, Conflict) and error.code != SUPERSEDED:

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from mlaas.errors import Conflict, NotFound, PlatformError
 from mlaas.store.engine import open_store
-from mlaas.store.workloads import WorkloadEvent, WorkloadRecord, WorkloadRepository
+from mlaas.store.workloads import QueueUsage, WorkloadEvent, WorkloadRecord, WorkloadRepository
 
 NOW = datetime(2026, 11, 23, 4, 30, tzinfo=UTC)
 RECORD = WorkloadRecord(
@@ -264,6 +264,17 @@ def test_more_workloads_than_a_statement_has_parameters(repository: WorkloadRepo
     assert repository.active() == list(stored)
     changed = repository.update([replace(record, state="running") for record in stored], [], epoch=epoch)
     assert repository.get("10000") == changed[-1]
+
+
+def test_usage_of_queues_is_that_of_the_last_write_that_said_so(repository: WorkloadRepository, epoch: int) -> None:
+    assert repository.queue_usage() is None
+    usage = QueueUsage(average_share={"research": 0.1, "prod": 1 / 3}, at=NOW)
+    repository.update([], [], epoch=epoch, usage=usage)
+    repository.update([], [SUBMITTED], epoch=epoch)
+    assert repository.queue_usage() == usage
+    with pytest.raises(Conflict):
+        repository.update([], [], epoch=epoch + 1, usage=replace(usage, average_share={}))
+    assert repository.queue_usage() == usage
 
 
 def test_queues_are_kept_with_who_applied_them(repository: WorkloadRepository, epoch: int) -> None:
