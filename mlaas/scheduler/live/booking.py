@@ -78,4 +78,4 @@ class Booking:
         except PlacementError:
             return
         self._roster.plan(live, Plan(placement, reason, progress.waited_s))
-        self._roster.take(live, ToldToYield(reason, num_workers=placement.num_workers))
+        self._roster.take(live, ToldToYield(reason, placement))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlaas.scheduler.live.types import Outcome, lease_id_of
 from mlaas.scheduler.types import Placement
+from mlaas.scheduler.wording import count
 from mlaas.store.workloads import WorkloadEvent
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ class ToldToYield:
     """It has to checkpoint and give back."""
 
     reason: str
-    num_workers: int | None = None
-    """Size at which it goes on at once; None: it is preempted and waits again."""
+    placement: Placement | None = None
+    """Where it goes on at once, at another size or on other nodes; None: it is preempted and waits again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,8 @@ class Moment:
     """For the record."""
     gained_s: float = 0.0
     """What the present attempt adds to its time at full size, by a clock that does not jump."""
+    is_booked: bool = False
+    """Whether it has its next place already, and goes on there as soon as it has yielded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +208,9 @@ def step(record: WorkloadRecord, spec: WorkloadSpec, event: Event, moment: Momen
 
 
 def _place(record: WorkloadRecord, event: Placed, moment: Moment) -> Step:
-    nodes = ", ".join(f"{count} on {node}" for node, count in event.placement.workers)
-    text = f"{event.placement.num_workers} workers placed: {nodes}; {event.reason}"
-    placement = [[node, count] for node, count in event.placement.workers]
+    nodes = ", ".join(f"{workers} on {node}" for node, workers in event.placement.workers)
+    text = f"{count(event.placement.num_workers, 'worker')} placed: {nodes}; {event.reason}"
+    placement = [[node, workers] for node, workers in event.placement.workers]
     return _changed(
         record, moment, "placed", text, (Effect.START,), {"placement": placement}, state=State.STARTING.value,
         attempt=record.attempt + 1, placement=placement, started_at=moment.now, ended_at=None, not_before_at=None,
@@ -223,14 +226,18 @@ def _started(record: WorkloadRecord, state: State, moment: Moment) -> Step:
 
 
 def _told_to_yield(record: WorkloadRecord, spec: WorkloadSpec, event: ToldToYield, moment: Moment) -> Step:
-    resizes = event.num_workers is not None
-    then = f"goes on with {event.num_workers} workers" if resizes else "goes back to the queue"
+    then, goes_on = "goes back to the queue", event.placement
+    if goes_on is not None:
+        is_moved = goes_on.num_workers == sum(int(workers) for _, workers in record.placement or ())
+        nodes = ", ".join(node for node, _ in goes_on.workers)
+        then = f"moves to {nodes}" if is_moved else f"goes on with {count(goes_on.num_workers, 'worker')} on {nodes}"
     text = f"told to yield within {spec.yield_grace_s:g} s, and {then}: {event.reason}"
     effects = (Effect.ASK_TO_YIELD,) if record.state == State.RUNNING else ()
+    detail = {"num_workers": None if goes_on is None else goes_on.num_workers}
     return _changed(
-        record, moment, "told-to-yield", text, effects, {"num_workers": event.num_workers}, state=State.YIELDING.value,
+        record, moment, "told-to-yield", text, effects, detail, state=State.YIELDING.value,
         yield_by_at=moment.now + timedelta(seconds=spec.yield_grace_s),
-        num_preemptions=record.num_preemptions + (not resizes),
+        num_preemptions=record.num_preemptions + (goes_on is None),
     )  # fmt: skip
 
 
@@ -248,6 +255,7 @@ def _stopped(
     moment: Moment,
 ) -> Step:
     """It holds its gang no more: it has succeeded, has failed, or waits again."""
+    then = "goes on at once in the place that it has already" if moment.is_booked else "queued again"
     match event:
         case NotPlaced(reason=reason, again_in_s=again_in_s):
             text = f"the cluster refused its gang, and is asked again in {again_in_s:g} s: {reason}"
@@ -255,7 +263,7 @@ def _stopped(
         case Lost(reason=reason):
             return _requeue(record, spec, moment, "lost", f"queued again: {reason}", gained_s=moment.gained_s)
         case DeadlinePassed() if state is State.YIELDING:
-            text = f"killed: it ignored the signal to yield for {spec.yield_grace_s:g} s; queued again, no failure"
+            text = f"killed: it ignored the signal to yield for {spec.yield_grace_s:g} s; {then}, no failure"
             return _requeue(record, spec, moment, "killed", text, gained_s=moment.gained_s)
         case DeadlinePassed():
             return Step(record)
@@ -264,11 +272,13 @@ def _stopped(
             return _hand_over(record, moment, text)
         case CommandEnded(exit_code=0) | GaveBack(outcome=Outcome.FINISHED):
             text = _said("succeeded", event)
+            if state is State.YIELDING and isinstance(event, CommandEnded):
+                text += " after it was told to yield, which says that its work is done"
             return _end(record, state, State.SUCCEEDED, text, moment, gained_s=moment.gained_s, exit_code=0)
         case CommandEnded() if state is State.YIELDING:
-            return _requeue(record, spec, moment, "yielded", "yielded; queued again", gained_s=moment.gained_s)
+            return _requeue(record, spec, moment, "yielded", f"yielded; {then}", gained_s=moment.gained_s)
         case GaveBack(outcome=Outcome.YIELDED):
-            return _requeue(record, spec, moment, "yielded", "yielded; queued again", gained_s=moment.gained_s)
+            return _requeue(record, spec, moment, "yielded", f"yielded; {then}", gained_s=moment.gained_s)
         case _:
             return _failed(record, spec, state, event, moment)
 

@@ -213,7 +213,7 @@ class Roster:
         return max(0.0, ran_s) * lease.placement.num_workers / live.spec.gang.max_workers
 
     def _step(self, live: Live, event: Event) -> bool:
-        moment = Moment(self.clock.now(), self.gained_s(live))
+        moment = Moment(self.clock.now(), self.gained_s(live), is_booked=live.plan is not None)
         result = step(live.record, live.spec, event, moment)
         if result.record is live.record and not result.effects:
             return False

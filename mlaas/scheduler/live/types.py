@@ -48,7 +48,8 @@ class LeaseSignal:
     within_s: float | None = None
     """Until the kill, when it is told to yield. A duration, so that clocks of machines need not agree."""
     num_workers: int | None = None
-    """Size at which it goes on at once after it has yielded; None: it waits for its turn again."""
+    """Size at which it goes on at once after it has yielded: another one, or the same on other nodes, as the reason
+    says. None: it waits for its turn again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

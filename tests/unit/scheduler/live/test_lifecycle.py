@@ -39,7 +39,7 @@ EVENTS = (
     Started(),
     NotPlaced("no room", 0.5),
     ToldToYield("for another"),
-    ToldToYield("for another", num_workers=1),
+    ToldToYield("for another", Placement((("n0", 1),))),
     DeadlinePassed(),
     CommandEnded(0, ""),
     CommandEnded(1, "oops"),
@@ -108,10 +108,28 @@ def test_a_failed_attempt_gains_nothing_and_a_preempted_one_keeps_what_it_had():
     assert step(told, SPEC, DeadlinePassed(), Moment(NOW, gained_s=7.0)).record.attained_s == 12.0
 
 
-def test_a_resize_is_no_preemption():
-    running = record(State.RUNNING, attempt=1)
-    assert step(running, SPEC, ToldToYield("for x"), Moment(NOW)).record.num_preemptions == 1
-    assert step(running, SPEC, ToldToYield("for x", num_workers=2), Moment(NOW)).record.num_preemptions == 0
+@pytest.mark.parametrize(
+    ("goes_on", "preemptions", "then"),
+    [
+        (None, 1, "goes back to the queue"),
+        (Placement((("n0", 1),)), 0, "goes on with 1 worker on n0"),
+        (Placement((("n1", 1), ("n2", 1))), 0, "moves to n1, n2"),
+    ],
+)
+def test_a_resize_or_a_move_is_no_preemption_and_says_where_to(goes_on, preemptions, then):
+    running = record(State.RUNNING, attempt=1, placement=[["n0", 2]])
+    told = step(running, SPEC, ToldToYield("for x", goes_on), Moment(NOW)).record
+    assert told.num_preemptions == preemptions
+    assert told.reason == f"told to yield within {SPEC.yield_grace_s:g} s, and {then}: for x"
+    yielded = step(told, SPEC, CommandEnded(-15, ""), Moment(NOW, is_booked=goes_on is not None)).record
+    assert ("goes on at once" in yielded.reason) == (goes_on is not None)
+
+
+def test_a_command_that_ends_well_after_the_signal_has_done_its_work_and_is_told_so():
+    told = step(record(State.RUNNING, attempt=1), SPEC, ToldToYield("for x"), Moment(NOW)).record
+    ended = step(told, SPEC, CommandEnded(0, ""), Moment(NOW)).record
+    assert ended.state == "succeeded"
+    assert ended.reason.endswith("exit code 0 after it was told to yield, which says that its work is done")
 
 
 def test_the_signal_to_a_gang_that_is_being_placed_is_sent_once_it_runs():

@@ -99,6 +99,43 @@ async def test_an_elastic_gang_shrinks_for_another_and_grows_again(bench):
     assert (await bench.service.get(wide)).num_preemptions == 0
 
 
+async def test_a_gang_moves_out_of_anothers_way_once_in_its_minimum_runtime(bench):
+    filler = await bench.submit(gpus=3, preemptible=False)
+    moves = await bench.submit(gpus=1, restart_cost_s=1.0, min_runtime_s=300.0, estimate_s=5e3)
+    await bench.settle()
+    stays = await bench.submit(gpus=1, preemptible=False)
+    await bench.after(1_000.0)
+    assert {await place(bench, each) for each in (filler, moves)} != {await place(bench, stays)}
+    bench.cluster.end(f"{filler}.1")
+    await bench.settle()
+    wide = await bench.submit(gpus=4, estimate_s=1e4)
+    await bench.settle()
+    there = await place(bench, stays)
+    told = await bench.service.get(moves)
+    assert f"and moves to {there}: " in told.reason
+    assert (await bench.service.watch(f"{moves}.1", after=0)).num_workers == 1
+    bench.cluster.end(f"{moves}.1", -15)
+    await bench.settle()
+    assert [await bench.state(each) for each in (moves, wide)] == ["running", "running"]
+    assert (await bench.service.get(moves)).num_preemptions == 0
+    assert [event.kind for event in await bench.service.events(moves)][-3:] == ["yielded", "placed", "running"]
+    bench.cluster.end(f"{wide}.1")
+    await bench.settle()
+    blocks = await bench.submit(gpus=3, preemptible=False)
+    await bench.settle()
+    await bench.submit(gpus=3, estimate_s=1e4)
+    await bench.after(290.0)
+    assert await place(bench, blocks) != there
+    assert await bench.state(moves) == "running"
+    await bench.after(20.0)
+    assert await bench.state(moves) == "yielding"
+
+
+async def place(bench, workload_id):
+    """Return the node of a workload that has one worker."""
+    return (await bench.service.get(workload_id)).placement[0][0]
+
+
 async def test_an_estimate_that_is_wrong_by_100_times_ends_nothing_and_is_corrected(bench):
     long = await bench.submit(gpus=4, workers=2, estimate_s=60.0)
     await bench.settle()
