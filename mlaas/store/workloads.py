@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mlaas.errors import Conflict, NotFound
@@ -17,6 +17,7 @@ from mlaas.store.tables import queue_documents, scheduler_leader, workload_event
 ACTIVE_STATES: Final = ("pending", "starting", "running", "yielding")
 """States of what has not ended."""
 
+_HAS_ENDED: Final = workloads.c.state.not_in(ACTIVE_STATES) & workloads.c.ended_at.is_not(None)
 _LEADER: Final = "scheduler"
 """The one row of `scheduler_leader`. The migration has made it, so that the first two to lead cannot collide.
 In epoch 0 nobody leads."""
@@ -260,8 +261,7 @@ class WorkloadRepository:
         Raises:
             PlatformError: the store cannot be reached.
         """
-        has_ended = workloads.c.state.not_in(ACTIVE_STATES) & workloads.c.ended_at.is_not(None)
-        return self._read(has_ended, order=[workloads.c.ended_at.desc(), workloads.c.sequence.desc()], limit=limit)
+        return self._read(_HAS_ENDED, order=[workloads.c.ended_at.desc(), workloads.c.sequence.desc()], limit=limit)
 
     def events(self, workload_id: str, *, after: int = 0) -> Sequence[WorkloadEvent]:
         """Return what happened to a workload, in order.
@@ -290,6 +290,42 @@ class WorkloadRepository:
         with transaction(self._engine) as connection:
             row = connection.execute(select(leader.queue_usage, leader.queue_usage_at)).one()
         return None if row.queue_usage is None else QueueUsage(average_share=row.queue_usage, at=row.queue_usage_at)
+
+    def purge(self, *, before: datetime, keep: int, most: int, epoch: int) -> int:
+        """Remove workloads that ended before a time, with their events, and queues that were replaced by then.
+
+        What has not ended stays, and so do all indexes of an array as long as one of them has not ended.
+
+        Args:
+            before: What ended, or was applied, earlier goes.
+            keep: At least so many of the workloads that ended last stay, however old; above 0.
+            most: Workloads to remove in this transaction, the oldest first.
+            epoch: As `lead` returned it.
+
+        Returns:
+            How many were removed; `most` of them: there may be more.
+
+        Raises:
+            Conflict: `scheduler_superseded`, another process has become the writer.
+            PlatformError: the store cannot be reached.
+        """
+        column, index, queues = workloads.c, workloads.alias(), queue_documents.c
+        newest = select(column.ended_at).where(_HAS_ENDED).order_by(column.ended_at.desc()).offset(keep - 1).limit(1)
+        unfinished = select(index.c.parent_id).where(index.c.state.in_(ACTIVE_STATES), index.c.parent_id.is_not(None))
+        is_whole = column.parent_id.is_(None) | column.parent_id.not_in(unfinished)
+        in_force = select(func.max(queues.number)).scalar_subquery()
+        with transaction(self._engine) as connection:
+            _fence(connection, epoch)
+            connection.execute(delete(queue_documents).where(queues.applied_at < before, queues.number < in_force))
+            kept_since = connection.execute(newest).scalar()
+            if kept_since is None:
+                return 0
+            old = select(column.id).where(_HAS_ENDED, column.ended_at < min(before, kept_since), is_whole)
+            ids = connection.execute(old.order_by(column.ended_at).limit(most)).scalars().all()
+            for some in _chunks(ids):
+                connection.execute(delete(workload_events).where(workload_events.c.workload_id.in_(some)))
+                connection.execute(delete(workloads).where(column.id.in_(some)))
+        return len(ids)
 
     def put_queues(self, document: dict[str, Any], *, at: datetime, by: str, epoch: int) -> QueuesRecord:
         """Store queues that are in force from now on; the earlier ones stay as history.

@@ -14,10 +14,11 @@ loop         look, take in, decide, book, write, carry out
 submission   from a spec to workloads, all or nothing, and only once
 queue_rules  the queues in force
 recovery     takes up what the store says and the cluster shows
+retention    how long history is kept
 holders      the verbs of whoever holds a gang
 service      all verbs, and the life of the whole
 clock        time for records, and time for deadlines
 
-Only `executor` and `loop` touch the cluster, only `writer` writes the store; what to do is
-`mlaas.scheduler.cycle.decide`.
+Only `executor` and `loop` touch the cluster. Only `writer` writes workloads; beside it `queue_rules` stores queues, and
+`retention` removes what is old. What to do is `mlaas.scheduler.cycle.decide`.
 """

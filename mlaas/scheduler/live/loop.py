@@ -16,6 +16,7 @@ from mlaas.scheduler.live.booking import Booking
 from mlaas.scheduler.live.entries import QUEUED
 from mlaas.scheduler.live.executor import Executor
 from mlaas.scheduler.live.lifecycle import DeadlinePassed, Effect, HolderDied, Lost, State
+from mlaas.scheduler.live.retention import Retention
 from mlaas.scheduler.live.sightings import Sighting, findings, leaks, outside_use
 from mlaas.scheduler.live.types import HOLDER_TIMEOUT_S
 from mlaas.scheduler.live.writer import Writer
@@ -59,6 +60,7 @@ class Loop:
         self._woken = asyncio.Event()
         self.executor = Executor(cluster, roster, self.wake)
         self.writer = Writer(store, roster, self.executor.carry_out)
+        self.retention = Retention(roster, self.writer, store)
         self._booking = Booking(roster)
         self._sighting: Sighting | None = None
         self._last: Observation | None = None
@@ -93,7 +95,7 @@ class Loop:
         Raises:
             Conflict: another scheduler leads.
         """
-        looking = asyncio.ensure_future(self._look_on())
+        beside = [asyncio.ensure_future(each) for each in (self._look_on(), self.retention.run())]
         try:
             while not self._is_stopping:
                 with suppress(TimeoutError):
@@ -103,8 +105,9 @@ class Loop:
                 if self.writer.has_gap and self.writer.is_up:
                     await self._heal(heal)
         finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         await self.executor.settle()
 
     async def _heal(self, heal: Callable[[], Awaitable[None]]) -> None:

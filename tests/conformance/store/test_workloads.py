@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -264,6 +265,56 @@ def test_more_workloads_than_a_statement_has_parameters(repository: WorkloadRepo
     assert repository.active() == list(stored)
     changed = repository.update([replace(record, state="running") for record in stored], [], epoch=epoch)
     assert repository.get("10000") == changed[-1]
+
+
+def test_history_goes_when_it_is_old_and_nothing_that_is_unfinished(repository: WorkloadRepository, epoch: int) -> None:
+    def ended(workload_id: str, hour: int, **fields: Any) -> WorkloadRecord:
+        return replace(RECORD, id=workload_id, state="failed", ended_at=NOW + timedelta(hours=hour), **fields)
+
+    whole = [ended(f"whole-{index}", 1, parent_id="whole", array_index=index) for index in range(2)]
+    part = [ended("part-0", 1, parent_id="part"), replace(RECORD, id="part-1", parent_id="part")]
+    again = replace(RECORD, id="again", ended_at=NOW)
+    records = [ended("old", 0), ended("older", -1), *whole, *part, again, ended("late", 8), ended("latest", 9)]
+    repository.insert(records, [replace(SUBMITTED, workload_id=each.id) for each in records], epoch=epoch)
+    before = NOW + timedelta(hours=5)
+
+    def purge(most: int, keep: int = 1) -> int:
+        return repository.purge(before=before, keep=keep, most=most, epoch=epoch)
+
+    def left() -> set[str]:
+        return {record.id for record in repository.list()}
+
+    assert purge(10, keep=9) == 0
+    assert purge(1) == 1
+    assert left() == {record.id for record in records} - {"older"}
+    assert purge(10) == 3
+    assert left() == {"part-0", "part-1", "again", "late", "latest"}
+    assert [len(repository.events(name)) for name in ("old", "whole-0", "part-0", "again")] == [0, 0, 1, 1]
+    assert purge(10) == 0
+    with pytest.raises(Conflict):
+        repository.purge(before=before, keep=1, most=1, epoch=epoch - 1)
+
+
+def test_at_least_so_many_ended_workloads_stay_however_old(repository: WorkloadRepository, epoch: int) -> None:
+    hours = {"first": 1, "second": 2, "third": 3, "with-it": 3}
+    ended = [
+        replace(RECORD, id=name, state="succeeded", ended_at=NOW + timedelta(hours=hour))
+        for name, hour in hours.items()
+    ]
+    repository.insert(ended, [], epoch=epoch)
+    assert repository.purge(before=NOW + timedelta(days=9), keep=3, most=10, epoch=epoch) == 1
+    assert [record.id for record in repository.active()] == []
+    assert {record.id for record in repository.finished(limit=9)} == {"second", "third", "with-it"}
+
+
+def test_queues_that_were_replaced_go_and_those_in_force_stay(repository: WorkloadRepository, epoch: int) -> None:
+    for hour in range(3):
+        repository.put_queues({"queues": [hour]}, at=NOW + timedelta(hours=hour), by="ann", epoch=epoch)
+    repository.purge(before=NOW + timedelta(hours=9), keep=1, most=1, epoch=epoch)
+    in_force = repository.latest_queues()
+    assert in_force is not None
+    assert in_force.document == {"queues": [2]}
+    assert repository.put_queues({}, at=NOW, by="ann", epoch=epoch).number == 4
 
 
 def test_usage_of_queues_is_that_of_the_last_write_that_said_so(repository: WorkloadRepository, epoch: int) -> None:
