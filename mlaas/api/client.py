@@ -107,10 +107,10 @@ class ControlPlane:
         """Return the queues in force."""
         return self._fields("GET", "/queues")
 
-    def apply_queues(self, document: bytes, *, is_dry_run: bool) -> Sequence[dict[str, Any]]:
-        """Put the queues of a document in force, or only return what would change."""
+    def apply_queues(self, document: bytes, *, is_dry_run: bool) -> dict[str, Any]:
+        """Put the queues of a document in force, or only return what would change: `changes` and `warnings`."""
         params = {"dry_run": "true"} if is_dry_run else {}
-        return self._fields("PUT", "/queues", content=document, params=params)["changes"]
+        return self._fields("PUT", "/queues", content=document, params=params)
 
     def has_package(self, digest: str) -> bool:
         """Return whether the archive of a working directory is there already."""

@@ -52,9 +52,11 @@ class ClusterRoutes:
 
     async def _apply_queues(self, request: Request) -> Result:
         """Put queues in force and answer what that changed; with `dry_run=true`, what it would change."""
-        require_admin(caller_of(request))
+        caller = caller_of(request)
+        require_admin(caller)
         check_parameters(request.query, ("dry_run",))
         is_dry_run = parse_switch(request.query, "dry_run")
         document = await asyncio.to_thread(parse_queues_body, request.body)
-        changes = await self.scheduler.apply_queues(document, is_dry_run=is_dry_run)
-        return as_json({"changes": list(changes), "is_dry_run": is_dry_run})
+        by = f"key {caller.key_id} of {caller.tenant}"
+        applied = await self.scheduler.apply_queues(document, is_dry_run=is_dry_run, by=by)
+        return as_json({"changes": applied.changes, "warnings": applied.warnings, "is_dry_run": is_dry_run})

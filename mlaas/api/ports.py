@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mlaas.scheduler.explain import Explanation
     from mlaas.scheduler.live.lifecycle import State
     from mlaas.scheduler.plan import Plan
-    from mlaas.scheduler.requests.queue_changes import QueueChange
+    from mlaas.scheduler.requests.queue_changes import AppliedQueues
     from mlaas.scheduler.requests.queues import QueuesDocument
     from mlaas.scheduler.requests.spec import WorkloadSpec
     from mlaas.scheduler.view import ClusterView
@@ -60,7 +60,7 @@ class SchedulerPort(Protocol):
         """Return the cluster as it is used now."""
         ...
 
-    async def apply_queues(self, document: QueuesDocument, *, is_dry_run: bool) -> Sequence[QueueChange]:
+    async def apply_queues(self, document: QueuesDocument, *, is_dry_run: bool, by: str) -> AppliedQueues:
         """Put queues in force, or only return what would change."""
         ...
 

@@ -13,7 +13,7 @@ from mlaas.cli.instance import AsJson
 _STYLES: Final = {"+": "green", "-": "red", "~": "yellow"}
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 
 def apply(
@@ -35,12 +35,12 @@ def apply(
 
     document = orjson.dumps(encode_queues(load_queues(file)))
     with connect(url=url, key=key) as client:
-        changes = client.apply_queues(document, is_dry_run=True)
+        applied = client.apply_queues(document, is_dry_run=True)
         if as_json:
-            print_json(changes)
+            print_json(applied)
         else:
-            _show(changes)
-        if not changes or dry_run or (as_json and not yes):
+            _show(applied)
+        if not applied["changes"] or dry_run or (as_json and not yes):
             return
         if not (yes or typer.confirm("put this in force?")):
             raise typer.Exit(1)
@@ -49,13 +49,15 @@ def apply(
         console.print("in force", style="green")
 
 
-def _show(changes: Sequence[Mapping[str, Any]]) -> None:
-    """Print what would change, one thing on a line."""
+def _show(applied: Mapping[str, Any]) -> None:
+    """Print what would change, one thing on a line, and what may be a mistake in it."""
     from rich.text import Text
 
     from mlaas.cli.output import console
 
-    if not changes:
+    if not applied["changes"]:
         console.print("nothing would change")
-    for change in changes:
+    for change in applied["changes"]:
         console.print(Text(change["text"], style=_STYLES.get(change["text"][:1], "")))
+    for warning in applied["warnings"]:
+        console.print(Text(f"warning: {warning}", style="yellow"))

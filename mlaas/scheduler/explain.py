@@ -123,7 +123,7 @@ def explain(
             were let go now.
         standing: What the record says of it.
         belief: How long it is believed to run, of one that is not in the snapshot; None: no more than anyone knows.
-        choices: What its tenant may ask for instead; None: any queue, no other priority.
+        choices: What its tenant may ask for instead; None: any queue, no other class.
     """
     queued = running = None
     if workload.id in snapshot.running.row_of:

@@ -68,7 +68,7 @@ def plan(
         policy: The order that decisions follow.
         workloads: What would be submitted: one, or one for each index of an array.
         belief: How long each is believed to run; None: no more than its estimate says.
-        choices: What the tenant may ask for instead; None: any queue, no other priority.
+        choices: What the tenant may ask for instead; None: any queue, no other class.
         may_grow: Whether an autoscaler may add nodes; then a gang that does not fit today is accepted.
     """
     first = workloads[0]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from mlaas.scheduler.estimates import Belief
     from mlaas.scheduler.ordering import SchedulingPolicy
+    from mlaas.scheduler.requests.queues import PriorityClass
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.tables import Entry
     from mlaas.scheduler.types import Gang, Node, Workload
@@ -54,8 +55,8 @@ class Choices:
 
     queues: tuple[str, ...] | None = None
     """None: any queue that takes workloads."""
-    priorities: tuple[tuple[str, int], ...] = ()
-    """Priority classes by name."""
+    classes: tuple[PriorityClass, ...] = ()
+    """Priority classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +208,11 @@ def _other_queues(snapshot: Snapshot, entry: Entry, choices: Choices) -> Iterato
 
 
 def _priorities(entry: Entry, choices: Choices) -> Iterator[Remedy]:
-    higher = sorted((number, name) for name, number in choices.priorities if number > entry.workload.priority)
-    for number, name in higher[:MOST_SIZES]:
-        text = f"submit it with priority class {name} ({number} instead of {entry.workload.priority})"
-        yield _instead(RemedyKind.PRIORITY, text, entry, replace(entry.workload, priority=number))
+    higher = [each for each in choices.classes if each.number > entry.workload.priority]
+    for each in sorted(higher, key=lambda higher: (higher.number, higher.name))[:MOST_SIZES]:
+        text = f"submit it with priority class {each.name} ({each.number} instead of {entry.workload.priority})"
+        workload = replace(entry.workload, priority=each.number, preempts=each.preempts)
+        yield _instead(RemedyKind.PRIORITY, text, entry, workload)
 
 
 def _yielders(snapshot: Snapshot, entry: Entry) -> Iterator[Remedy]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mlaas.errors import AdmissionError, ConfigError
 from mlaas.scheduler.cluster import ClusterIndex
 from mlaas.scheduler.placement import most_workers
+from mlaas.scheduler.wording import amount
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -137,7 +138,26 @@ def queue_faults(queues: Sequence[Queue], nodes: Sequence[Node] | None = None) -
     for queue in queues:
         yield from _cohort_faults(queue, [child for child in queues if child.parent == queue.name])
     if nodes is not None:
-        yield from _total_faults(queues, nodes)
+        yield from guarantees_beyond(queues, nodes)
+
+
+def guarantees_beyond(queues: Sequence[Queue], nodes: Sequence[Node]) -> Iterator[QueueFault]:
+    """Yield what queues are guaranteed together and nodes do not have."""
+    capacity: dict[str, float] = {}
+    for node in nodes:
+        for name, value in node.capacity.amounts().items():
+            capacity[name] = capacity.get(name, 0.0) + value
+    parents = {queue.parent for queue in queues}
+    promised: dict[str, float] = {}
+    for queue in queues:
+        if queue.name not in parents:
+            for name, value in queue.guarantee:
+                promised[name] = promised.get(name, 0.0) + value
+    for name, value in promised.items():
+        has = capacity.get(name, 0.0)
+        if value > has:
+            text = f"queues are guaranteed {amount(name, value)}, and the cluster has {amount(name, has)}"
+            yield QueueFault("quota_exceeds_cluster", None, None, text)
 
 
 def _check_succeeded(workload_id: str, state: str, dependent_id: str) -> None:
@@ -196,15 +216,15 @@ def _check_resources(workload_id: str, worker: Resources) -> None:
             "bad_resources",
             f"{workload_id}: resources name {', '.join(twice)} a second time; use gpus, cpus and memory for those",
         )
-    for name, amount in worker.amounts().items():
+    for name, value in worker.amounts().items():
         most = MOST_MEMORY_BYTES if name == "memory" else MOST_OF_A_RESOURCE
-        if not (math.isfinite(amount) and 0 < amount <= most):
+        if not (math.isfinite(value) and 0 < value <= most):
             raise AdmissionError(
-                "bad_resources", f"{workload_id}: {amount} {name} for each worker; it is above 0, at most {most:g}"
+                "bad_resources", f"{workload_id}: {value} {name} for each worker; it is above 0, at most {most:g}"
             )
-        if amount < 1e-4:
+        if value < 1e-4:
             raise AdmissionError(
-                "bad_resources", f"{workload_id}: {amount} {name} is finer than 1/10,000, the smallest amount"
+                "bad_resources", f"{workload_id}: {value} {name} is finer than 1/10,000, the smallest amount"
             )
     if worker.gpus > 1 and worker.gpus != int(worker.gpus):
         raise AdmissionError(
@@ -241,7 +261,7 @@ def _largest(most: int) -> str:
 
 
 def _text(gang: Gang) -> str:
-    return " + ".join(f"{amount:g} {name}" for name, amount in gang.worker.amounts().items())
+    return " + ".join(amount(name, value) for name, value in gang.worker.amounts().items())
 
 
 def _amount_faults(queue: Queue) -> Iterator[QueueFault]:
@@ -250,9 +270,9 @@ def _amount_faults(queue: Queue) -> Iterator[QueueFault]:
         ("borrowing_limit", queue.borrowing_limit),
         ("lending_limit", queue.lending_limit),
     ):
-        for name, amount in limits:
-            if not (math.isfinite(amount) and 0 <= amount <= MOST_MEMORY_BYTES):
-                text = f"queue {queue.name}: {field} of {name} is {amount}; it is a finite number, 0 or more"
+        for name, value in limits:
+            if not (math.isfinite(value) and 0 <= value <= MOST_MEMORY_BYTES):
+                text = f"queue {queue.name}: {field} of {name} is {value}; it is a finite number, 0 or more"
                 yield QueueFault("bad_quota", queue.name, field, text)
     if not (math.isfinite(queue.weight) and queue.weight > 0):
         text = f"queue {queue.name}: weight is {queue.weight}; it is above 0"
@@ -277,30 +297,13 @@ def _ancestry_fault(queue: Queue, by_name: Mapping[str, Queue]) -> QueueFault | 
 def _cohort_faults(queue: Queue, children: Sequence[Queue]) -> Iterator[QueueFault]:
     """A cohort that names a guarantee owns it; its children's guarantees are parts of it."""
     named = dict(queue.guarantee)
-    for name, amount in dict(queue.lending_limit).items():
+    for name, value in dict(queue.lending_limit).items():
         has = named.get(name, 0.0) + sum(dict(child.guarantee).get(name, 0.0) for child in children)
-        if amount > has:
-            text = f"queue {queue.name}: lends {amount:g} {name} and is guaranteed {has:g}; lower `lending_limit`"
+        if value > has:
+            text = f"queue {queue.name}: lends {value:g} {name} and is guaranteed {has:g}; lower `lending_limit`"
             yield QueueFault("bad_quota", queue.name, "lending_limit", text)
-    for name, amount in named.items():
+    for name, value in named.items():
         promised = sum(dict(child.guarantee).get(name, 0.0) for child in children)
-        if children and promised > amount:
-            text = f"queues below {queue.name} are guaranteed {promised:g} {name}, which has {amount:g}; lower theirs"
+        if children and promised > value:
+            text = f"queues below {queue.name} are guaranteed {promised:g} {name}, which has {value:g}; lower theirs"
             yield QueueFault("quota_exceeds_cohort", queue.name, "guarantee", text)
-
-
-def _total_faults(queues: Sequence[Queue], nodes: Sequence[Node]) -> Iterator[QueueFault]:
-    capacity: dict[str, float] = {}
-    for node in nodes:
-        for name, amount in node.capacity.amounts().items():
-            capacity[name] = capacity.get(name, 0.0) + amount
-    parents = {queue.parent for queue in queues}
-    promised: dict[str, float] = {}
-    for queue in queues:
-        if queue.name not in parents:
-            for name, amount in queue.guarantee:
-                promised[name] = promised.get(name, 0.0) + amount
-    for name, amount in promised.items():
-        if amount > capacity.get(name, 0.0):
-            text = f"queues are guaranteed {amount:g} {name}, and the cluster has {capacity.get(name, 0.0):g}"
-            yield QueueFault("quota_exceeds_cluster", None, None, text)

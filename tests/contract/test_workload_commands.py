@@ -231,7 +231,7 @@ def test_apply_shows_the_difference_asks_and_puts_it_in_force(
     assert declined.exit_code == 1
     assert "+ queue night" in declined.output
     assert "+ queue night" in shown("apply", "queues.yaml", "--dry-run")
-    assert any(change["subject"] == "queue night" for change in told("apply", "queues.yaml"))
+    assert any(change["subject"] == "queue night" for change in told("apply", "queues.yaml")["changes"])
     with platform.client(platform.admin_key) as client:
         assert client.queues()["number"] == 0
         assert shown("apply", "queues.yaml", input="y\n").endswith("in force\n")

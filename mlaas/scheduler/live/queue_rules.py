@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 from mlaas.errors import Conflict, PlatformError
 from mlaas.scheduler.remedies import Choices
-from mlaas.scheduler.requests.queue_changes import diff
+from mlaas.scheduler.requests.queue_changes import AppliedQueues, diff
 from mlaas.scheduler.requests.queues_file import encode_queues, parse_queues
-from mlaas.scheduler.validation import check_queues
+from mlaas.scheduler.validation import check_queues, guarantees_beyond
 
 if TYPE_CHECKING:
     from mlaas.scheduler.live.roster import Roster
     from mlaas.scheduler.live.submission import Submissions
     from mlaas.scheduler.live.writer import Writer
-    from mlaas.scheduler.requests.queue_changes import QueueChange
     from mlaas.scheduler.requests.queues import QueuesDocument
     from mlaas.store.workloads import WorkloadRepository
 
@@ -40,45 +39,44 @@ class QueueRules:
         if record is not None:
             self._use(parse_queues(record.document, origin="the queues that were applied last"))
 
-    async def apply(self, document: QueuesDocument, *, is_dry_run: bool) -> tuple[QueueChange, ...]:
+    async def apply(self, document: QueuesDocument, *, is_dry_run: bool, by: str) -> AppliedQueues:
         """Put queues in force, or only return what would change.
 
+        Guarantees beyond what the cluster has are a warning: nodes come and go.
+
         Raises:
-            ConfigError: they contradict each other, or promise more than the cluster has.
+            ConfigError: they contradict each other.
             Conflict: a queue that is gone, or takes no workloads any more, still has some.
             PlatformError: the store does not answer; nothing is changed.
         """
         before = self._submissions.queues
-        nodes = self._roster.ledger.cluster.nodes
-        check_queues(document.queues, None if document.growth.node_types or not nodes else nodes)
+        check_queues(document.queues)
         leaves = set(document.leaves())
         used = {live.record.queue for live in self._roster.lives.values() if not live.state.is_final} - leaves
         if used:
             raise Conflict("queue_in_use", f"workloads wait or run in {', '.join(sorted(used))}; drain them first")
-        changes = diff(before, document)
-        if is_dry_run or not changes:
-            return changes
+        beyond = guarantees_beyond(document.queues, self._roster.ledger.cluster.nodes)
+        warnings = tuple(f"{fault.text} now; until more nodes come, not all of it can be given" for fault in beyond)
+        applied = AppliedQueues(changes=diff(before, document), warnings=warnings)
+        if is_dry_run or not applied.changes:
+            return applied
         self._use(document)
         try:
             now = self._roster.clock.now()
             await asyncio.to_thread(
-                self._store.put_queues, encode_queues(document), at=now, by="mlaas apply", epoch=self._writer.epoch
+                self._store.put_queues, encode_queues(document), at=now, by=by, epoch=self._writer.epoch
             )
         except (Conflict, PlatformError):
             # Of what was accepted meanwhile nothing is stored either, unless the store is back by now.
             with suppress(Conflict):
                 self._use(before)
             raise
-        return changes
+        return applied
 
     def choices(self, tenant: str) -> Choices:
         """Return what a tenant may ask for."""
         document = self._submissions.queues
-        access = dict(document.tenants)
-        return Choices(
-            queues=tuple(name for name in document.leaves() if tenant in access.get(name, (tenant,))),
-            priorities=tuple((each.name, each.number) for each in document.priority_classes),
-        )
+        return Choices(queues=document.queues_for(tenant), classes=document.classes_for(tenant))
 
     def _use(self, document: QueuesDocument) -> None:
         self._roster.ledger.set_queues(document.queues)

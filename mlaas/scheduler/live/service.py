@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mlaas.scheduler.live.ports import ClusterPort, CommandState
     from mlaas.scheduler.live.types import LeaseSignal, Outcome, Ticket
     from mlaas.scheduler.ordering import SchedulingPolicy
-    from mlaas.scheduler.requests.queue_changes import QueueChange
+    from mlaas.scheduler.requests.queue_changes import AppliedQueues
     from mlaas.scheduler.requests.queues import QueuesDocument
     from mlaas.scheduler.requests.spec import WorkloadSpec
     from mlaas.scheduler.snapshot import Snapshot
@@ -218,18 +218,20 @@ class SchedulerService:
         yield_by_s = {live.id: due_s for live, due_s in due if due_s is not None}
         return await asyncio.to_thread(view, self._copy(), self._policy, yield_by_s=yield_by_s)
 
-    async def apply_queues(self, document: QueuesDocument, *, is_dry_run: bool) -> tuple[QueueChange, ...]:
-        """Put queues in force, or only return what would change.
+    async def apply_queues(
+        self, document: QueuesDocument, *, is_dry_run: bool, by: str = "an operator"
+    ) -> AppliedQueues:
+        """Put queues in force, or only return what would change; `by` is who asks, for the record.
 
         Raises:
-            ConfigError: they contradict each other, or promise more than the cluster has.
+            ConfigError: they contradict each other.
             Conflict: a queue that is gone still has workloads.
             PlatformError: the store does not answer; nothing is changed.
         """
         self._check_up()
-        changes = await self._queues.apply(document, is_dry_run=is_dry_run)
+        applied = await self._queues.apply(document, is_dry_run=is_dry_run, by=by)
         self.loop.wake()
-        return changes
+        return applied
 
     async def attach(
         self, request: str | WorkloadSpec, *, tenant: str, holder: str, submission_id: str | None = None

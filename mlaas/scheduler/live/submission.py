@@ -7,7 +7,8 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mlaas.errors import Conflict
+from mlaas.errors import AdmissionError, Conflict
+from mlaas.scheduler.live.arrays import index_document, submitted_document
 from mlaas.scheduler.live.entries import QUEUED, Live, waiting_reason
 from mlaas.scheduler.live.lifecycle import State
 from mlaas.scheduler.requests.admission import admit, to_workload
@@ -64,18 +65,32 @@ class Submissions:
             PlatformError: the store does not answer; nothing was accepted.
         """
         submission_id = submission_id or _new_id()
-        document = encode_spec(spec)
+        refusal: AdmissionError | None = None
         if not self._roster.submission(submission_id):
-            records = self._records(spec, document, tenant=tenant, submission_id=submission_id)
-            dependencies = await self.resolve(spec.depends_on, tenant=tenant)
-            own = dict.fromkeys((submission_id, *(record.id for record in records)), spec.depends_on)
-            check_dependencies({**dependencies.graph, **own}, of=(submission_id,), ended=dependencies.ended)
-            if stored := await self._insert(records, spec, dependencies.open_ids):
-                return stored
+            try:
+                if stored := await self._accept(spec, tenant=tenant, submission_id=submission_id):
+                    return stored
+            except AdmissionError as error:
+                refusal = error
         found = await asyncio.to_thread(self._store.list_submission, submission_id)
-        _check_same(found, document, tenant=tenant, submission_id=submission_id)
+        if refusal is not None and not found:
+            raise refusal
+        _check_same(found, spec, tenant=tenant, submission_id=submission_id)
         await self.adopt_strays(found)
         return found
+
+    async def _accept(self, spec: WorkloadSpec, *, tenant: str, submission_id: str) -> Sequence[WorkloadRecord]:
+        """Take in what was not submitted before; nothing is returned when its id is taken.
+
+        Raises:
+            AdmissionError: it could never run, or depends on what is unknown or has failed.
+            PlatformError: the store does not answer; nothing was accepted.
+        """
+        records = self._records(spec, tenant=tenant, submission_id=submission_id)
+        dependencies = await self.resolve(spec.depends_on, tenant=tenant)
+        own = dict.fromkeys((submission_id, *(record.id for record in records)), spec.depends_on)
+        check_dependencies({**dependencies.graph, **own}, of=(submission_id,), ended=dependencies.ended)
+        return await self._insert(records, spec, dependencies.open_ids)
 
     async def resolve(self, depends_on: Sequence[str], *, tenant: str) -> Dependencies:
         """Look up dependencies. Another tenant's do not exist.
@@ -107,7 +122,7 @@ class Submissions:
         Raises:
             AdmissionError: it could never run, or is not allowed.
         """
-        records = self._records(spec, {}, tenant=tenant, submission_id=_new_id())
+        records = self._records(spec, tenant=tenant, submission_id=_new_id())
         return [workload_of(record, spec) for record in records]
 
     async def adopt_strays(self, records: Sequence[WorkloadRecord]) -> None:
@@ -123,14 +138,14 @@ class Submissions:
                 if not self._is_known(record):
                     self._adopt([record], spec, dependencies.open_ids)
 
-    def _records(
-        self, spec: WorkloadSpec, document: dict[str, object], *, tenant: str, submission_id: str
-    ) -> list[WorkloadRecord]:
+    def _records(self, spec: WorkloadSpec, *, tenant: str, submission_id: str) -> list[WorkloadRecord]:
         now = self._roster.clock.now()
         workload = admit(
             spec, workload_id=submission_id, tenant=tenant, submitted_s=now.timestamp(),
             cluster=self._roster.ledger.cluster, queues=self.queues,
         )  # fmt: skip
+
+        document = encode_spec(spec)
 
         def record(index: int | None) -> WorkloadRecord:
             return WorkloadRecord(
@@ -141,7 +156,7 @@ class Submissions:
                 queue=workload.queue,
                 kind=spec.kind.value,
                 name=spec.name,
-                spec=document,
+                spec=document if index is None else index_document(document, index),
                 priority=workload.priority,
                 preempts=workload.preempts,
                 state=State.PENDING.value,
@@ -193,11 +208,9 @@ def _new_id() -> str:
     return f"w-{secrets.token_hex(6)}"
 
 
-def _check_same(
-    found: Sequence[WorkloadRecord], document: dict[str, object], *, tenant: str, submission_id: str
-) -> None:
+def _check_same(found: Sequence[WorkloadRecord], spec: WorkloadSpec, *, tenant: str, submission_id: str) -> None:
     """Refuse an id that something else than the same submission has."""
-    if not found or any(record.tenant != tenant or record.spec != document for record in found):
+    if not found or found[0].tenant != tenant or submitted_document(found) != encode_spec(spec):
         message = f"{submission_id} is taken by another workload; choose another id, or submit the same again"
         raise Conflict("workload_exists", message)
 

@@ -65,7 +65,7 @@ def admit(
     if spec.command is not None:
         _check_command(spec.command, workload_id)
     queue = queues.queue_for(spec.queue, tenant=tenant)
-    urgency = queues.class_of(spec.priority_class)
+    urgency = queues.class_of(spec.priority_class, tenant=tenant)
     workload = to_workload(
         spec,
         workload_id=workload_id,

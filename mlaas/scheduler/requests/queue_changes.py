@@ -9,7 +9,7 @@ from mlaas.scheduler.wording import amount
 
 if TYPE_CHECKING:
     from mlaas.scheduler.autoscaling.types import NodeType
-    from mlaas.scheduler.requests.queues import QueuesDocument
+    from mlaas.scheduler.requests.queues import PriorityClass, QueuesDocument
     from mlaas.scheduler.types import Queue
 
 
@@ -27,6 +27,15 @@ class QueueChange:
     """None: it is not there any more."""
     text: str
     """All of it in one line, with `+`, `-` or `~` in front."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedQueues:
+    """What putting queues in force has changed, or would change."""
+
+    changes: tuple[QueueChange, ...]
+    warnings: tuple[str, ...]
+    """What is allowed, and may be a mistake."""
 
 
 def diff(old: QueuesDocument, new: QueuesDocument) -> tuple[QueueChange, ...]:
@@ -70,10 +79,7 @@ def _facts(document: QueuesDocument) -> dict[str, dict[str, str]]:
     if limit is not None:
         facts["cluster"]["spend limit"] = f"{limit:.10g} USD per hour"
     facts |= {f"queue {queue.name}": _of_queue(queue, access.get(queue.name)) for queue in document.queues}
-    facts |= {
-        f"priority class {each.name}": {"priority": str(each.number), "preempts": "yes" if each.preempts else "no"}
-        for each in document.priority_classes
-    }
+    facts |= {f"priority class {each.name}": _of_class(each) for each in document.priority_classes}
     return facts | {f"node type {each.name}": _of_node_type(each) for each in document.growth.node_types}
 
 
@@ -84,9 +90,21 @@ def _of_queue(queue: Queue, tenants: tuple[str, ...] | None) -> dict[str, str]:
         "borrowing limit": _amounts(queue.borrowing_limit),
         "lending limit": _amounts(queue.lending_limit),
         "weight": f"{queue.weight:.10g}",
-        "tenants": "all" if tenants is None else ", ".join(sorted(tenants)),
+        "tenants": _tenants(tenants),
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _of_class(priority_class: PriorityClass) -> dict[str, str]:
+    return {
+        "priority": str(priority_class.number),
+        "preempts": "yes" if priority_class.preempts else "no",
+        "tenants": _tenants(priority_class.tenants),
+    }
+
+
+def _tenants(names: tuple[str, ...] | None) -> str:
+    return "all" if names is None else ", ".join(sorted(names))
 
 
 def _of_node_type(node_type: NodeType) -> dict[str, str]:

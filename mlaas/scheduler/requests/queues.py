@@ -20,15 +20,24 @@ class PriorityClass:
     """Higher goes first, before any other consideration but aging."""
     preempts: bool = True
     """Whether others may have to yield for it; else it waits until there is room."""
+    tenants: tuple[str, ...] | None = None
+    """Who may use it; None: everybody."""
+
+    def is_open_to(self, tenant: str) -> bool:
+        """Return whether a tenant's workloads may be of this class."""
+        return self.tenants is None or tenant in self.tenants
 
 
+SERVING_TENANT: Final = "serving"
+"""Whose the replicas of deployed models are."""
 DEFAULT_CLASSES: Final = (
     PriorityClass(name="low", number=-100, preempts=False),
     PriorityClass(name="normal", number=0),
     PriorityClass(name="high", number=100),
-    PriorityClass(name="serving", number=1_000),
+    PriorityClass(name="serving", number=1_000, tenants=(SERVING_TENANT,)),
 )
-"""Those that exist without being named. A file may give them other numbers; `serving` is what replicas run as."""
+"""Those that exist without being named. A file may give them other numbers; `serving` is what replicas run as, and is
+kept for them: above it, nobody would ever give machines to a model."""
 
 
 NO_GROWTH: Final = Growth()
@@ -63,7 +72,7 @@ class QueuesDocument:
         queue = name
         if name == DEFAULT_QUEUE and name not in leaves:
             queue = next((each for each in leaves if tenant in access.get(each, ())), self.default_queue)
-        open_to = [each for each in leaves if tenant in access.get(each, (tenant,))]
+        open_to = self.queues_for(tenant)
         may_use = f"{tenant} may use {', '.join(open_to) or 'none'}"
         if queue in open_to:
             return queue
@@ -73,15 +82,32 @@ class QueuesDocument:
             raise AdmissionError("unknown_queue", f"queue {queue!r} only holds other queues; {may_use}")
         raise AdmissionError("unknown_queue", f"no queue {queue!r}{nearest(queue, open_to)}; {may_use}")
 
-    def class_of(self, name: str) -> PriorityClass:
-        """Return a priority class.
+    def class_of(self, name: str, *, tenant: str) -> PriorityClass:
+        """Return a priority class that a tenant asks for.
 
         Raises:
-            AdmissionError: there is none of this name.
+            AdmissionError: there is none of this name, or it is not for this tenant.
         """
         classes = {each.name: each for each in self.priority_classes}
+        open_to = [each.name for each in self.classes_for(tenant)]
+        may_use = f"{tenant} may use {', '.join(open_to) or 'none'}"
         if name not in classes:
-            there_are = ", ".join(sorted(classes))
-            message = f"no priority class {name!r}{nearest(name, classes)}; there are {there_are}"
+            message = f"no priority class {name!r}{nearest(name, open_to)}; {may_use}"
             raise AdmissionError("unknown_priority_class", message)
+        if name not in open_to:
+            message = f"priority class {name!r} is not for tenant {tenant}; {may_use}"
+            raise AdmissionError("priority_not_allowed", message)
         return classes[name]
+
+    def queues_for(self, tenant: str) -> tuple[str, ...]:
+        """Return the queues that take workloads of a tenant."""
+        access = dict(self.tenants)
+        return tuple(each for each in self.leaves() if tenant in access.get(each, (tenant,)))
+
+    def classes_for(self, tenant: str) -> tuple[PriorityClass, ...]:
+        """Return the priority classes that a tenant may use, the lowest first."""
+        return tuple(sorted((each for each in self.priority_classes if each.is_open_to(tenant)), key=_by_number))
+
+
+def _by_number(priority_class: PriorityClass) -> tuple[int, str]:
+    return priority_class.number, priority_class.name

@@ -55,7 +55,7 @@ def _queue_name(value: object) -> str:
 def _tenants(value: object) -> tuple[str, ...]:
     names = quantities.parse_names(value)
     if not names:
-        raise ValueError("it names nobody; leave it out for a queue that everybody may use")
+        raise ValueError("it names nobody; leave it out for what everybody may use")
     return names
 
 
@@ -80,6 +80,7 @@ class _Queue(Section):
 class _Class(Section):
     priority: Annotated[int, BeforeValidator(_priority)]
     preempts: Switch = True
+    tenants: Annotated[tuple[str, ...], BeforeValidator(_tenants)] | None = None
 
 
 class _NodeType(Section):
@@ -158,7 +159,12 @@ def encode_queues(document: QueuesDocument) -> dict[str, Any]:
     return {
         "default_queue": document.default_queue,
         "priority_classes": {
-            each.name: {"priority": each.number, "preempts": each.preempts} for each in document.priority_classes
+            each.name: _filled(
+                priority=each.number,
+                preempts=each.preempts,
+                tenants=None if each.tenants is None else list(each.tenants),
+            )
+            for each in document.priority_classes
         },
         "queues": {queue.name: _encode_queue(queue, access.get(queue.name)) for queue in document.queues},
         "autoscaling": _filled(
@@ -209,10 +215,11 @@ def _read(value: object, place: Place) -> QueuesDocument:
     for fault in queue_faults(queues):
         location: Location = tuple(part for part in ("queues", fault.queue, fault.field) if part is not None)
         raise ConfigError(fault.code, f"{place(location)}: {fault.text}")
-    classes = {each.name: each for each in DEFAULT_CLASSES} | {
-        name: PriorityClass(name=name, number=each.priority, preempts=each.preempts)
-        for name, each in found.priority_classes.items()
-    }
+    classes = {each.name: each for each in DEFAULT_CLASSES}
+    for name, each in found.priority_classes.items():
+        # Another number for `serving` does not open it to everybody.
+        tenants = each.tenants or (classes[name].tenants if name in classes else None)
+        classes[name] = PriorityClass(name=name, number=each.priority, preempts=each.preempts, tenants=tenants)
     document = QueuesDocument(
         queues=queues,
         tenants=tuple((name, queue.tenants) for name, queue in found.queues.items() if queue.tenants is not None),

@@ -19,6 +19,7 @@ from mlaas.scheduler.placement import find_nodes
 from mlaas.scheduler.plan import plan
 from mlaas.scheduler.recording import decode_snapshot, encode_snapshot
 from mlaas.scheduler.remedies import Choices, RemedyKind, remedies_for
+from mlaas.scheduler.requests.queues import PriorityClass
 from mlaas.scheduler.shortage import fit_of, quota_levels
 from mlaas.scheduler.snapshot import Snapshot
 from mlaas.scheduler.turn import turn_of
@@ -28,7 +29,7 @@ from tests.fakes.worlds import POLICY, apply, ledgers
 WIDTH, HEIGHT = 160, 40
 """A screen: lines wrap at most once on 80 columns."""
 PENDING = Standing(state=State.PENDING)
-CHOICES = Choices(priorities=(("low", -1), ("high", 10)))
+CHOICES = Choices(classes=(PriorityClass(name="low", number=-1), PriorityClass(name="high", number=10)))
 
 
 def explained(snapshot: Snapshot, workload_id: str, *, choices: Choices = CHOICES) -> Explanation:

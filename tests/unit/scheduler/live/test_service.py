@@ -1,6 +1,8 @@
 """What users see of the live scheduler."""
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -173,11 +175,13 @@ async def test_queues_are_replaced_while_work_runs(bench):
     job_id = await bench.submit()
     await bench.settle()
     document = QueuesDocument(queues=(Queue("default"), Queue("research", guarantee=(("GPU", 4.0),))))
-    changes = await bench.service.apply_queues(document, is_dry_run=True)
-    assert [change.subject for change in changes] == ["queue research"]
+    applied = await bench.service.apply_queues(document, is_dry_run=True)
+    assert [change.subject for change in applied.changes] == ["queue research"]
+    assert applied.warnings == ()
     with pytest.raises(AdmissionError):
         await bench.submit(queue="research")
-    await bench.service.apply_queues(document, is_dry_run=False)
+    await bench.service.apply_queues(document, is_dry_run=False, by="key k of ops")
+    assert bench.store.latest_queues().applied_by == "key k of ops"
     other = await bench.submit(queue="research")
     await bench.restart()
     assert [await bench.state(each) for each in (job_id, other)] == ["running", "running"]
@@ -186,12 +190,61 @@ async def test_queues_are_replaced_while_work_runs(bench):
         await bench.service.apply_queues(only_default, is_dry_run=False)
     bench.cluster.end(f"{other}.1")
     await bench.settle()
-    assert await bench.service.apply_queues(only_default, is_dry_run=False)
-    assert await bench.service.apply_queues(only_default, is_dry_run=False) == ()
-    with pytest.raises(ConfigError, match="100"):
+    assert (await bench.service.apply_queues(only_default, is_dry_run=False)).changes
+    assert (await bench.service.apply_queues(only_default, is_dry_run=False)).changes == ()
+
+
+async def test_guarantees_beyond_the_nodes_that_are_there_are_a_warning_and_contradictions_a_refusal(bench):
+    beyond = QueuesDocument(queues=(Queue("default", guarantee=(("GPU", 100.0),)),))
+    for is_dry_run in (True, False):
+        applied = await bench.service.apply_queues(beyond, is_dry_run=is_dry_run)
+        assert [text.partition(" now; ")[0] for text in applied.warnings] == [
+            "queues are guaranteed 100 GPUs, and the cluster has 8 GPUs"
+        ]
+    job_id = await bench.submit(gpus=4, workers=2)
+    await bench.settle()
+    assert await bench.state(job_id) == "running"
+    cohort = Queue("company", guarantee=(("GPU", 4.0),))
+    with pytest.raises(ConfigError, match="guaranteed 8 GPU, which has 4"):
         await bench.service.apply_queues(
-            QueuesDocument(queues=(Queue("default", guarantee=(("GPU", 100.0),)),)), is_dry_run=True
+            QueuesDocument(queues=(cohort, Queue("default", "company", guarantee=(("GPU", 8.0),)))), is_dry_run=True
         )
+
+
+async def test_a_class_that_is_kept_for_others_is_refused_and_never_recommended(bench):
+    with pytest.raises(AdmissionError, match="'serving' is not for tenant ann; ann may use low, normal, high"):
+        await bench.submit(priority_class="serving")
+    await bench.submit(gpus=4, workers=2, tenant="serving", priority_class="serving")
+    await bench.settle()
+    waits = await bench.submit(gpus=4, priority_class="high")
+    await bench.settle()
+    assert not any("priority class" in line for line in (await bench.service.explain(waits)).lines())
+
+
+async def test_the_same_submission_again_returns_what_is_there_whatever_has_changed_since(bench):
+    spec = job(deadline_at=bench.time.clock.now() + timedelta(hours=1), queue="night")
+    night = QueuesDocument(queues=(Queue("default"), Queue("night")))
+    await bench.service.apply_queues(night, is_dry_run=False)
+    await bench.service.submit(spec, tenant="ann", submission_id="x")
+    await bench.settle()
+    bench.cluster.end("x.1")
+    await bench.settle()
+    await bench.after(7_200.0)
+    await bench.service.apply_queues(QueuesDocument(), is_dry_run=False)
+    (again,) = await bench.service.submit(spec, tenant="ann", submission_id="x")
+    assert (again.id, again.state) == ("x", "succeeded")
+    with pytest.raises(AdmissionError, match="is not in the future"):
+        await bench.service.submit(spec, tenant="ann", submission_id="y")
+
+
+async def test_an_index_of_an_array_names_only_itself_and_the_array_is_the_same_again(bench):
+    spec = job(array=(0, 2, 7))
+    records = await bench.service.submit(spec, tenant="ann", submission_id="a")
+    assert [record.spec["array"] for record in records] == [[0], [2], [7]]
+    again = await bench.service.submit(spec, tenant="ann", submission_id="a")
+    assert [record.id for record in again] == ["a-0", "a-2", "a-7"]
+    with pytest.raises(Conflict):
+        await bench.service.submit(replace(spec, array=(0, 2)), tenant="ann", submission_id="a")
 
 
 async def test_a_workload_is_explained_planned_and_seen(bench):

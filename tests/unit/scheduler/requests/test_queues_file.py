@@ -84,13 +84,14 @@ def test_the_example_is_read_and_fits_the_cluster_that_it_names() -> None:
     document = load_queues(EXAMPLE)
     assert document.leaves() == ("production", "research", "students")
     assert document.default_queue == "research"
-    assert document.class_of("nightly") == PriorityClass(name="nightly", number=-50, preempts=False)
-    assert document.class_of("urgent").number == 500
+    assert document.class_of("nightly", tenant="anybody") == PriorityClass(name="nightly", number=-50, preempts=False)
+    assert document.class_of("urgent", tenant="ads").number == 500
+    assert "urgent" not in [each.name for each in document.classes_for("anybody")]
     assert document.queue_for("default", tenant="anybody") == "research"
     assert document.queues[1] == Queue(
         "production",
         "company",
-        guarantee=(("GPU", 12.0), ("CPU", 96.0)),
+        guarantee=(("GPU", 12.0),),
         borrowing_limit=(("GPU", 8.0),),
         lending_limit=(("GPU", 8.0),),
         weight=2.0,
@@ -121,7 +122,19 @@ def test_built_in_classes_may_be_changed_and_stay_otherwise() -> None:
         "high": 7,
         "serving": 1_000,
     }
-    assert document.class_of("low").preempts
+    assert document.class_of("low", tenant="anybody").preempts
+
+
+def test_a_class_may_be_kept_for_tenants_and_serving_is_unless_it_is_given_others() -> None:
+    kept = {"urgent": {"priority": 500, "tenants": ["ads"]}, "serving": 2_000}
+    document = parse_queues({"priority_classes": kept})
+    assert [each.name for each in document.classes_for("ads")] == ["low", "normal", "high", "urgent"]
+    assert [each.name for each in document.classes_for("serving")][-1] == "serving"
+    with pytest.raises(AdmissionError, match="'serving' is not for tenant ads; ads may use low, normal, high, urgent"):
+        document.class_of("serving", tenant="ads")
+    shared = parse_queues({"priority_classes": {"serving": {"priority": 2_000, "tenants": ["serving", "ads"]}}})
+    assert shared.class_of("serving", tenant="ads").number == 2_000
+    assert parse_queues(encode_queues(document)) == document
 
 
 @pytest.mark.parametrize(
@@ -216,8 +229,8 @@ def test_work_without_a_queue_goes_to_the_default_one() -> None:
 
 
 def test_an_unknown_class_is_refused_with_those_there_are() -> None:
-    with pytest.raises(AdmissionError, match=r"'hihg', did you mean 'high'\?; there are high, low, normal, serving"):
-        DOCUMENT.class_of("hihg")
+    with pytest.raises(AdmissionError, match=r"'hihg', did you mean 'high'\?; anybody may use low, normal, high"):
+        DOCUMENT.class_of("hihg", tenant="anybody")
 
 
 def change(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
