@@ -24,7 +24,7 @@ from mlaas.store.engine import migrate
 from tests.waiting import wait_until
 
 TENANT = "tests"
-NODE: dict[str, Any] = {"num_cpus": 4, "object_store_memory": 80_000_000}
+NODE: dict[str, Any] = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 80_000_000}
 
 
 @dataclass(frozen=True)

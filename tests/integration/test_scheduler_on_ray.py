@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 
@@ -12,11 +13,13 @@ from ray.util.placement_group import placement_group, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlaas.api.packing import pack
+from mlaas.errors import PlatformError
 from mlaas.scheduler.live.lifecycle import State
+from mlaas.scheduler.on_ray.actor import SchedulerActor
 from mlaas.scheduler.on_ray.packages import package_path
 from mlaas.scheduler.requests.spec import Command, WorkloadSpec
 from mlaas.scheduler.types import Gang, Kind, Resources, Strategy
-from tests.fakes.scheduled_cluster import NODE, ScheduledCluster, scheduled_cluster
+from tests.fakes.scheduled_cluster import NODE, TENANT, ScheduledCluster, scheduled_cluster
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
@@ -128,6 +131,44 @@ def test_commands_die_with_their_launcher_and_are_queued_again(on_ray, tmp_path)
     assert record.num_failures == 0
     (tmp_path / "go").touch()
     on_ray.wait_for(workload, State.SUCCEEDED, attempt=2)
+
+
+def test_of_two_schedulers_the_named_one_leads_and_nothing_runs_twice(on_ray, tmp_path):
+    script = f"echo $$ >> {tmp_path}/starts; while [ ! -e {tmp_path}/go ]; do sleep 0.1; done"
+    running = on_ray.submit(script, Gang(Resources(cpus=1)))
+    on_ray.wait_for(running, State.RUNNING)
+    (first,) = on_ray.processes("SchedulerActor")
+    second = ray.remote(SchedulerActor).options(num_cpus=0, max_restarts=-1).remote()
+    wait_until(lambda: len(on_ray.processes("SchedulerActor")) == 2, what="the second scheduler", timeout_s=30)
+    command = Command(argv=("sh", "-c", f"echo $$ >> {tmp_path}/later"))
+    spec = WorkloadSpec(gang=Gang(Resources(cpus=1)), command=command)
+
+    def is_accepted() -> bool:
+        with contextlib.suppress(PlatformError):
+            on_ray.client.submit(spec, tenant=TENANT, submission_id="later")
+            return on_ray.processes("SchedulerActor") == [first]
+        return False
+
+    wait_until(is_accepted, what="the named scheduler to be alone", timeout_s=40)
+    del second
+    on_ray.wait_for("later", State.SUCCEEDED, attempt=1)
+    (tmp_path / "go").touch()
+    on_ray.wait_for(running, State.SUCCEEDED, attempt=1)
+    assert len((tmp_path / "starts").read_text().split()) == len((tmp_path / "later").read_text().split()) == 1
+
+
+@pytest.mark.parametrize("gpus", [(1.0, 1.0), (1.0, 0.5, 0.5)])
+def test_a_command_sees_the_gpus_of_its_gang_and_no_others(on_ray, tmp_path, gpus):
+    script = f"echo $CUDA_VISIBLE_DEVICES; while [ ! -e {tmp_path}/go ]; do sleep 0.1; done"
+    workloads = [on_ray.submit(script, Gang(Resources(gpus=amount), labels=RACK_A)) for amount in gpus]
+    for workload in workloads:
+        wait_until(lambda: on_ray.log(workload), what="the command's first line", timeout_s=30)  # noqa: B023
+    whole, *others = [on_ray.log(workload).strip() for workload in workloads]
+    assert {whole, others[0]} == {"0", "1"}
+    assert len(set(others)) == 1, "halves share a device"
+    (tmp_path / "go").touch()
+    for workload in workloads:
+        on_ray.wait_for(workload, State.SUCCEEDED)
 
 
 def test_a_group_that_no_lease_knows_is_removed(on_ray):
