@@ -173,7 +173,7 @@ def _deploy_shared(
     repository.put(new)
     try:
         _wait_until_running(settings, new, progress=progress)
-    except MlaasError:
+    except (MlaasError, KeyboardInterrupt):
         if before is None:
             repository.delete(new.name)
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mlaas.scheduler.arbitration.types import ReplicaState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from mlaas.scheduler.arbitration.ports import ReplicaLease
     from mlaas.scheduler.arbitration.types import Share
@@ -31,24 +31,26 @@ def plan_shares(
     wishes: Mapping[str, int],
     leases: Sequence[ReplicaLease],
     present: Mapping[str, ReplicaState],
+    *,
+    broken: Collection[str] = (),
 ) -> SharePlan:
     """Return what to do.
 
     A machine is given back only after its replica has gone, so a booking never lies about what runs. Replicas of an
-    older version stay until the floor of the new one answers. One that has failed is stopped, and another asked for.
+    older version stay until the floor of the new one answers. One that is broken is stopped, and another asked for.
 
     Args:
         shares: The deployments that share.
         wishes: Replicas that each one should have.
         leases: What is booked or waits.
         present: Replicas that Ray Serve has.
+        broken: Replicas that are to be replaced.
     """
     submit: list[tuple[Share, bool]] = []
     kept: set[str] = set()
     for name, share in shares.items():
         own = [lease for lease in leases if lease.deployment == name]
-        has_failed = {id_ for id_, state in present.items() if state is ReplicaState.FAILED}
-        current = [each for each in own if each.version == share.version and each.workload_id not in has_failed]
+        current = [each for each in own if each.version == share.version and each.workload_id not in broken]
         stay = _preferred(current)[: wishes[name]]
         kept |= {lease.workload_id for lease in stay}
         num_floor = sum(lease.is_floor for lease in stay)

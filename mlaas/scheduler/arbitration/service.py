@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 PERIOD_S = 0.5
 """Time between two looks: what an SLO break waits at most before somebody is told to yield."""
+FAILED_HOLD_S = 60.0
+"""How long a replica that has failed is left as it is: its reason can be read, and its like is not started over and
+over."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class ArbitrationService:
         self._clock = clock
         self._wishes: dict[str, Wish] = {}
         self._booting_since_s: dict[str, float] = {}
+        self._failed_since_s: dict[str, float] = {}
         self._cold_start_s: dict[str, float] = {}
         self._run: tuple[ReplicaLease, ...] | None = None
 
@@ -82,7 +86,7 @@ class ArbitrationService:
         self._measure_starts(leases, present)
         self._wish(shares, leases, present, loads)
         counts = {name: wish.num_replicas for name, wish in self._wishes.items()}
-        plan = plan_shares(shares, counts, leases, present)
+        plan = plan_shares(shares, counts, leases, present, broken=self._find_broken(leases, present))
         for share, is_floor in plan.submit:
             try:
                 await self._leases.submit(share, is_floor=is_floor)
@@ -123,6 +127,17 @@ class ArbitrationService:
                 was = "new" if before is None else str(before.num_replicas)
                 logger.info("%s: %s -> %d replicas (%s): %s", name, was, wish.num_replicas, wish.code, wish.reason)
         self._wishes = found
+
+    def _find_broken(self, leases: Sequence[ReplicaLease], present: Mapping[str, ReplicaState]) -> set[str]:
+        """Return the replicas that failed long enough ago to be replaced."""
+        now_s, known = self._clock(), self._failed_since_s
+        self._failed_since_s = {
+            lease.workload_id: known.get(lease.workload_id, now_s)
+            for lease in leases
+            if (state := present.get(lease.workload_id)) is ReplicaState.FAILED
+            or (lease.workload_id in known and state is not ReplicaState.READY)
+        }
+        return {each for each, since_s in self._failed_since_s.items() if now_s - since_s >= FAILED_HOLD_S}
 
     def _measure_starts(self, leases: Sequence[ReplicaLease], present: Mapping[str, ReplicaState]) -> None:
         """Learn how long replicas take from their machine to their first answer."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from mlaas.scheduler.arbitration.service import ArbitrationService
-from mlaas.scheduler.arbitration.types import Load, Share
+from mlaas.scheduler.arbitration.service import FAILED_HOLD_S, ArbitrationService
+from mlaas.scheduler.arbitration.types import Load, ReplicaState, Share
 from mlaas.scheduler.types import Resources
 from tests.fakes.sharing import MemoryLeases, MemoryReplicas, MemoryRouter
 
@@ -71,6 +71,16 @@ def test_what_serve_has_lost_is_put_again():
     world.replicas.running.clear()
     world.pass_time()
     assert list(world.replicas.running) == ["w1"]
+
+
+def test_a_replica_that_has_failed_is_left_to_be_read_and_then_replaced():
+    world = World()
+    world.pass_time()
+    world.replicas.running["w1"] = ReplicaState.FAILED
+    world.pass_time(FAILED_HOLD_S)
+    assert (world.replicas.running, world.leases.num_submitted) == ({"w1": ReplicaState.FAILED}, 1)
+    world.pass_time(FAILED_HOLD_S)
+    assert (world.replicas.running, list(world.leases.leases)) == ({"w2": ReplicaState.READY}, ["w2"])
 
 
 def test_a_restart_drops_no_replica():

@@ -56,11 +56,13 @@ def test_a_replica_that_is_told_to_yield_stops_and_then_gives_back():
     assert ids(plan_shares({"m": M}, {"m": 2}, leases, {"a": READY}).give_back) == {"b"}
 
 
-def test_a_replica_that_has_failed_is_stopped_and_another_machine_asked_for():
+def test_a_broken_replica_is_stopped_and_another_machine_asked_for():
     leases = [lease("a", is_floor=True), lease("b", sequence=1)]
-    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": READY, "b": FAILED})
+    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": READY, "b": FAILED}, broken={"b"})
     assert (plan.submit, ids(plan.run), plan.give_back) == (((M, False),), {"a"}, ())
-    assert ids(plan_shares({"m": M}, {"m": 1}, leases, {"a": READY}).give_back) == {"b"}
+    leases.append(lease("c", sequence=2))
+    plan = plan_shares({"m": M}, {"m": 2}, leases, {"a": READY}, broken={"b"})
+    assert (plan.submit, ids(plan.run), ids(plan.give_back)) == ((), {"a", "c"}, {"b"})
 
 
 def test_an_older_version_stays_until_the_floor_of_the_new_one_answers():
@@ -91,10 +93,13 @@ leases = st.lists(
 )
 
 
-@given(leases, st.integers(1, 4), st.dictionaries(st.integers(0, 50).map(str), st.sampled_from(ReplicaState)))
-def test_nothing_runs_without_a_machine_and_no_machine_goes_from_under_a_replica(found, wish, present):
-    plan = plan_shares({"m": M}, {"m": wish}, found, present)
+names = st.integers(0, 50).map(str)
+
+
+@given(leases, st.integers(1, 4), st.dictionaries(names, st.sampled_from(ReplicaState)), st.sets(names))
+def test_nothing_runs_without_a_machine_and_no_machine_goes_from_under_a_replica(found, wish, present, broken):
+    plan = plan_shares({"m": M}, {"m": wish}, found, present, broken=broken)
     assert all(each.node is not None and not each.is_yielding for each in plan.run)
     assert not ids(plan.give_back) & (ids(plan.run) | present.keys())
-    current = [each for each in found if each.version == 2 and present.get(each.workload_id) is not FAILED]
+    current = [each for each in found if each.version == 2 and each.workload_id not in broken]
     assert len(plan.submit) == max(0, wish - len(current))
