@@ -102,6 +102,7 @@ class ClusterIndex:
         self.totals: Ints = self.capacity.sum(axis=0)
         self.gpu_units = int(self.totals[: self.num_devices].sum())
         self.gangs: list[CompiledGang] = []
+        self.demands: Ints = np.zeros((0, len(self.resources)), dtype=np.int64)
         self._gang_ids: dict[Gang, int] = {}
 
     def copy(self) -> ClusterIndex:
@@ -197,6 +198,7 @@ class ClusterIndex:
         if known is None:
             known = self._gang_ids[gang] = len(self.gangs)
             self.gangs.append(self._compiled(gang))
+            self.demands = np.vstack([self.demands, self.gangs[-1].demand])
         return known
 
     def placement(self, allocation: Allocation) -> Placement:

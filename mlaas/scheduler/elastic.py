@@ -62,8 +62,15 @@ def grow(snapshot: Snapshot, free: Free, usage: Usage, *, gone: AbstractSet[int]
     elastic = [int(row) for row in np.flatnonzero(smaller & settled) if int(row) not in gone]
     elastic.sort(key=lambda row: (running.floats_of("speed")[row], running.ints_of("sequence")[row]))
     grown = []
+    without_room: set[int] = set()
     for row in elastic:
-        gang = snapshot.cluster.gangs[running.ints_of("gang")[row]]
+        number = int(running.ints_of("gang")[row])
+        if number in without_room:
+            continue
+        gang = snapshot.cluster.gangs[number]
+        if not most_workers(free, gang):
+            without_room.add(number)
+            continue
         queue = int(running.ints_of("queue")[row])
         room = gang.gang.max_workers - int(running.ints_of("workers")[row])
         more = _affordable(free, usage, gang, queue, at_most=room)

@@ -36,14 +36,6 @@ class Way:
     """(running row, what it holds then)."""
 
 
-class Tenants:
-    """Which running gangs lie whole on which node."""
-
-    def __init__(self, running: RunningTable) -> None:
-        held = (running.allocations[workload_id].nodes for workload_id in running.ids)
-        self.node: Ints = np.array([nodes[0][0] if len(nodes) == 1 else -1 for nodes in held], dtype=np.int64)
-
-
 def may_make_way(free: Free, gang: CompiledGang, *, workers: int) -> bool:
     """Whether moves could let a gang start at all: cheap, and never wrong when it says no."""
     return bool(gang.devices and gang.domains is None and free.whole.sum() >= workers * gang.devices)
@@ -51,7 +43,7 @@ def may_make_way(free: Free, gang: CompiledGang, *, workers: int) -> bool:
 
 def make_way(
     free: Free, gang: CompiledGang, running: RunningTable, *, workers: int, gangs: Sequence[CompiledGang],
-    tenants: Tenants, movable: Bools, cost: Floats, budget: float,
+    movable: Bools, cost: Floats, budget: float,
 ) -> Way | None:  # fmt: skip
     """Return the moves that let a gang that `may_make_way` start on idle capacity, or None.
 
@@ -61,12 +53,11 @@ def make_way(
         running: What runs.
         workers: Size of the gang.
         gangs: All gangs that the cluster knows.
-        tenants: Where running gangs lie.
         movable: Running rows that may be moved.
         cost: What moving each row costs.
         budget: The most that the moves may cost together.
     """
-    search = _Search(free.copy(), gang, running, gangs, tenants, movable, cost)
+    search = _Search(free.copy(), gang, running, gangs, movable, cost)
     slots = np.minimum(free.slots(gang), workers)
     nodes: dict[int, int] = {}
     for node in np.argsort(-slots, kind="stable").tolist():
@@ -85,19 +76,20 @@ def make_way(
 
 class _Search:
     def __init__(
-        self, free: Free, gang: CompiledGang, running: RunningTable, gangs: Sequence[CompiledGang], tenants: Tenants,
-        movable: Bools, cost: Floats,
+        self, free: Free, gang: CompiledGang, running: RunningTable, gangs: Sequence[CompiledGang], movable: Bools,
+        cost: Floats,
     ) -> None:  # fmt: skip
         self.free, self.gang, self.running, self.gangs = free, gang, running, gangs
-        self.tenants, self.cost = tenants, cost
-        self.movable = movable & (tenants.node >= 0)
+        self.cost = cost
+        self.node = running.ints_of("node")
+        self.movable = movable & (self.node >= 0)
         self.moves: list[tuple[int, Allocation]] = []
         self.spent = 0.0
 
     def clear(self, budget: float, *, taken: dict[int, int]) -> int | None:
         """Clear a node for one worker, and take its place there; return the node."""
-        rows = np.flatnonzero(self.movable & self.gang.mask[self.tenants.node])
-        on = self.tenants.node[rows]
+        rows = np.flatnonzero(self.movable & self.gang.mask[self.node])
+        on = self.node[rows]
         devices = np.bincount(on, weights=self._devices(rows), minlength=len(self.free.whole))
         missing = self.gang.devices - self.free.whole
         open_nodes = np.flatnonzero((missing > 0) & (devices >= missing))

@@ -324,12 +324,15 @@ def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
     table, tree = snapshot.running, snapshot.queues
     if not tree.is_limited:
         return np.ones(len(table), dtype=bool)
-    order = np.lexsort((-value, table.ints_of("queue")))
+    held = held_units(snapshot)
+    result = np.zeros(len(table), dtype=bool)
+    above = (usage_by_leaf(snapshot) > tree.entitlement).any(axis=1)
+    rows = np.flatnonzero(above[table.ints_of("queue")])
+    order = rows[np.lexsort((-value[rows], table.ints_of("queue")[rows]))]
     queue = table.ints_of("queue")[order]
-    used = np.cumsum(held_units(snapshot)[order], axis=0)
+    used = np.cumsum(held[order], axis=0)
     before = np.concatenate([np.zeros((1, used.shape[1]), dtype=np.int64), used])
     used -= before[np.searchsorted(queue, queue)]
-    result = np.zeros(len(table), dtype=bool)
     result[order] = (used > tree.entitlement[queue]).any(axis=1)
     return result
 
@@ -363,28 +366,27 @@ def entitled_pending(snapshot: Snapshot) -> Bools:
     if not tree.is_limited:
         return np.zeros(len(table), dtype=bool)
     usage, gangs = tree.usage(usage_by_leaf(snapshot)), snapshot.cluster.gangs
-    pairs, inverse = np.unique(np.stack([table.ints_of("queue"), table.ints_of("gang")]), axis=1, return_inverse=True)
+    pairs, inverse = np.unique(table.ints_of("queue") * len(gangs) + table.ints_of("gang"), return_inverse=True)
     known = [
-        usage.is_entitled(int(queue), gangs[gang].gang.min_workers * gangs[gang].demand) for queue, gang in pairs.T
+        usage.is_entitled(queue, gangs[gang].gang.min_workers * gangs[gang].demand)
+        for queue, gang in (divmod(pair, len(gangs)) for pair in pairs.tolist())
     ]
-    return np.array(known, dtype=bool)[inverse.reshape(-1)]
+    return np.array(known, dtype=bool)[inverse]
 
 
 def usage_by_leaf(snapshot: Snapshot) -> Ints:
     """Return the units that each queue's own running gangs hold, queues x resources."""
-    table, tree = snapshot.running, snapshot.queues
-    usage = np.zeros((len(tree.queues), len(tree.resources)), dtype=np.int64)
-    np.add.at(usage, table.ints_of("queue"), held_units(snapshot))
+    table, num_queues, demands = snapshot.running, len(snapshot.queues.queues), snapshot.cluster.demands
+    pair = table.ints_of("queue") * len(demands) + table.ints_of("gang")
+    workers = np.bincount(pair, weights=table.ints_of("workers"), minlength=num_queues * len(demands))
+    usage: Ints = workers.astype(np.int64).reshape(num_queues, len(demands)) @ demands
     return usage
 
 
 def held_units(snapshot: Snapshot) -> Ints:
     """Return the units that each running gang holds of the resources that quotas know, rows x resources."""
     table = snapshot.running
-    if not len(table):
-        return np.zeros((0, len(snapshot.queues.resources)), dtype=np.int64)
-    per_worker = np.array([gang.demand for gang in snapshot.cluster.gangs])
-    units: Ints = per_worker[table.ints_of("gang")] * table.ints_of("workers")[:, None]
+    units: Ints = snapshot.cluster.demands[table.ints_of("gang")] * table.ints_of("workers")[:, None]
     return units
 
 

@@ -33,6 +33,8 @@ class _Bounds:
     lent: list[list[int]]
     quota: list[list[int]]
     limit: list[list[int]]
+    guarantee: list[list[int]]
+    entitlement: list[list[int]]
 
 
 class QueueTree:
@@ -64,8 +66,9 @@ class QueueTree:
                 self.quota[row][~self._named_below(row)] = INFINITE
                 self.kept[row] = 0
         self.bounds = _Bounds(
-            self.kept.tolist(), self.lent.tolist(), self.quota.tolist(), self.borrowing_limit.tolist()
-        )
+            self.kept.tolist(), self.lent.tolist(), self.quota.tolist(), self.borrowing_limit.tolist(),
+            self.guarantee.tolist(), self.entitlement.tolist(),
+        )  # fmt: skip
 
     def usage(self, by_leaf: Ints) -> Usage:
         """Return the state of all quotas when each queue's own workloads use `by_leaf` units (queues x resources)."""
@@ -139,6 +142,6 @@ class Usage:
 
     def is_entitled(self, row: int, need: Ints) -> bool:
         """Return whether `need` more stays within the queue's own guarantee of every resource that has one."""
-        within = np.array(self._total[row]) + need <= self.tree.entitlement[row]
-        named = self.tree.guarantee[row] > 0
-        return bool(named.any()) and bool(within[named].all())
+        total, bounds = self._total[row], self.tree.bounds
+        named = [column for column, amount in enumerate(bounds.guarantee[row]) if amount > 0]
+        return bool(named) and all(total[it] + int(need[it]) <= bounds.entitlement[row][it] for it in named)

@@ -207,9 +207,13 @@ class PendingTable(_Columns):
 
 
 class RunningTable(_Columns):
-    """Workloads that run, and the cells that they hold. `share` and `workers` are of their present size."""
+    """Workloads that run, and the cells that they hold. `share` and `workers` are of their present size.
+
+    `node` is the one on which a gang lies whole, -1 where it lies on several.
+    """
 
     floats = (*_Columns.floats, "started_s", "restart_owed_s", "productive_from_s", "protected_until_s", "speed")
+    ints = (*_Columns.ints, "node")
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,7 +261,7 @@ class RunningTable(_Columns):
         positions = self._positions.pop(workload_id)
         self._entries["amount"][positions] = 0
         self._entries["row"][positions] = 0
-        self._vacant.extend(int(position) for position in positions)
+        self._vacant.extend(positions.tolist())
         if row != last:
             self._entries["row"][self._positions[self.ids[row]]] = row
         return self.allocations.pop(workload_id)
@@ -283,7 +287,7 @@ class RunningTable(_Columns):
         """Replace the cells of every gang by as many others: the index of the nodes has changed."""
         for workload_id, allocation in allocations.items():
             self._entries["cell"][self._positions[workload_id]] = allocation.cells
-            self.allocations[workload_id] = allocation
+            self._lie(workload_id, allocation)
 
     def entries(self) -> tuple[Ints, Ints, Ints, Ints]:
         """Return (row of the gang, cell, amount, its worker) for each cell held; vacant entries have amount 0."""
@@ -314,6 +318,11 @@ class RunningTable(_Columns):
         self._entries["amount"][positions] = allocation.amounts
         self._entries["worker"][positions] = allocation.workers
         self._positions[workload_id] = positions
+        self._lie(workload_id, allocation)
+
+    def _lie(self, workload_id: str, allocation: Allocation) -> None:
+        nodes = allocation.nodes
+        self._arrays["node"][self.row_of[workload_id]] = nodes[0][0] if len(nodes) == 1 else -1
         self.allocations[workload_id] = allocation
 
 

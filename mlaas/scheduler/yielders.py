@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.moving import MOST_COST, Tenants, make_way, may_make_way
+from mlaas.scheduler.moving import MOST_COST, make_way, may_make_way
 from mlaas.scheduler.ordering import borrowed, held_units
 from mlaas.scheduler.preemption import Claim, make_room, preference
 
@@ -99,14 +99,9 @@ class Yielders:
             movable &= cycle.ends_s > cycle.reservation.start_s
         return make_way(
             free, gang, running, workers=workers, gangs=self.snapshot.cluster.gangs,
-            tenants=self.tenants, movable=movable, cost=cost,
+            movable=movable, cost=cost,
             budget=MOST_COST * float(cycle.runtime_s[row] * pending.floats_of("share")[row]),
         )  # fmt: skip
-
-    @cached_property
-    def tenants(self) -> Tenants:
-        """Where running gangs lie."""
-        return Tenants(self.snapshot.running)
 
     def _eligible(self, cycle: Cycle, row: int, gang: CompiledGang, workers: int) -> Bools:
         running, pending = cycle.snapshot.running, cycle.snapshot.pending
