@@ -189,7 +189,7 @@ class Cycle:
             return False
         if not self.aged[row] and (self.left_to_aged or (self.head is not None and self.aged[self.head])):
             return False
-        if self.is_limited or self.ranks[row] > self.yielders.floor:
+        if self.ranks[row] > self.yielders.floor or self._is_entitled(row, gang, workers):
             room = self.yielders.room_for(self, row, gang, workers)
             if room is not None:
                 self._yield_and_place(row, gang, room)
@@ -200,6 +200,10 @@ class Cycle:
                 self._move_and_place(row, gang, way)
                 return True
         return False
+
+    def _is_entitled(self, row: int, gang: CompiledGang, workers: int) -> bool:
+        """Whether a workload's queue is guaranteed what it needs."""
+        return self.is_limited and self.usage.is_entitled(int(self.queue[row]), workers * gang.demand)
 
     def _fitting(self, row: int, gang: CompiledGang, workers: int) -> list[tuple[int, int]] | None:
         """Nodes that a workload may start on now."""

@@ -328,7 +328,9 @@ def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
     result = np.zeros(len(table), dtype=bool)
     above = (usage_by_leaf(snapshot) > tree.entitlement).any(axis=1)
     rows = np.flatnonzero(above[table.ints_of("queue")])
-    order = rows[np.lexsort((-value[rows], table.ints_of("queue")[rows]))]
+    order = rows[np.argsort(-value[rows], kind="stable")]
+    # Few distinct numbers in a narrow type: numpy sorts those by counting.
+    order = order[np.argsort(table.ints_of("queue")[order].astype(np.min_scalar_type(len(above))), kind="stable")]
     queue = table.ints_of("queue")[order]
     used = np.cumsum(held[order], axis=0)
     before = np.concatenate([np.zeros((1, used.shape[1]), dtype=np.int64), used])
