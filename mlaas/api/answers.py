@@ -43,7 +43,14 @@ def encode_workload(record: WorkloadRecord) -> dict[str, Any]:
 
 def encode_event(event: WorkloadEvent) -> dict[str, Any]:
     """Return something that happened to a workload as callers see it."""
-    return {"number": event.number, "at": event.at, "kind": event.kind, "text": event.text, "detail": event.detail}
+    return {
+        "number": event.number,
+        "workload_id": event.workload_id,
+        "at": event.at,
+        "kind": event.kind,
+        "text": event.text,
+        "detail": event.detail,
+    }
 
 
 def encode_told(told: Explanation | Plan) -> dict[str, Any]:

@@ -94,10 +94,19 @@ def parse_switch(query: Mapping[str, str], name: str) -> bool:
     Raises:
         FieldError: it is something else.
     """
-    text = query.get(name, "false")
-    if text not in ("true", "false"):
-        raise FieldError(name, f"{name!r} must be true or false, not {text[:100]!r}")
-    return text == "true"
+    return parse_choice(query, name, choices=("false", "true")) == "true"
+
+
+def parse_choice(query: Mapping[str, str], name: str, *, choices: Sequence[str]) -> str:
+    """Return a parameter that is one of a few words; left out, the first.
+
+    Raises:
+        FieldError: it is something else.
+    """
+    text = query.get(name, choices[0])
+    if text not in choices:
+        raise FieldError(name, f"{name!r} must be {' or '.join(choices)}, not {text[:100]!r}")
+    return text
 
 
 def _check_number(num_workloads: int) -> None:

@@ -76,9 +76,12 @@ class ControlPlane:
         """Return what would become of each workload if it were submitted now. Nothing changes."""
         return self._fields("POST", "/workloads/plan", content=orjson.dumps(specs))["plans"]
 
-    def list(self, *, states: Sequence[str] = (), tenant: str = "", limit: int = 100) -> Sequence[dict[str, Any]]:
-        """Return workloads, the newest first."""
-        params = {"state": ",".join(states), "tenant": tenant, "limit": str(limit)}
+    def list(
+        self, *, states: Sequence[str] = (), tenant: str = "", limit: int = 100, in_turn: bool = False
+    ) -> Sequence[dict[str, Any]]:
+        """Return workloads, the newest first; `in_turn`: those that have not ended, as the scheduler looks at them."""
+        order = "turn" if in_turn else ""
+        params = {"state": ",".join(states), "tenant": tenant, "limit": str(limit), "order": order}
         return self._fields("GET", "/workloads", params={name: text for name, text in params.items() if text})[
             "workloads"
         ]
@@ -92,8 +95,15 @@ class ControlPlane:
         return self._fields("POST", f"{_path(workload_id)}/cancel")
 
     def events(self, workload_id: str) -> Sequence[dict[str, Any]]:
-        """Return what has happened to a workload, oldest first."""
-        return self._fields("GET", f"{_path(workload_id)}/events")["events"]
+        """Return what has happened to a workload, or to the indexes of an array, oldest first."""
+        events: list[dict[str, Any]] = []
+        has_more = True
+        while has_more:
+            after = {"after": str(events[-1]["number"])} if events else {}
+            answer = self._fields("GET", f"{_path(workload_id)}/events", params=after)
+            events += answer["events"]
+            has_more = answer["has_more"]
+        return events
 
     def explain(self, workload_id: str) -> dict[str, Any]:
         """Return why a workload is where it is."""

@@ -39,13 +39,13 @@ class SchedulerPort(Protocol):
         ...
 
     async def list(
-        self, *, tenant: str | None = None, states: Sequence[State] = (), limit: int = 100
+        self, *, tenant: str | None = None, states: Sequence[State] = (), limit: int = 100, in_turn: bool = False
     ) -> Sequence[WorkloadRecord]:
-        """Return workloads, newest first."""
+        """Return workloads, newest first, or those that have not ended in their turn."""
         ...
 
     async def events(self, workload_id: str, *, tenant: str | None = None, after: int = 0) -> Sequence[WorkloadEvent]:
-        """Return what has happened to a workload, oldest first."""
+        """Return the first `MOST_EVENTS` that have happened to a workload after a number, oldest first."""
         ...
 
     async def explain(self, workload_id: str, *, tenant: str | None = None) -> Explanation:

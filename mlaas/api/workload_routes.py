@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mlaas.api.answers import encode_event, encode_told, encode_workload
-from mlaas.api.bodies import MAX_DOCUMENT_BYTES, check_parameters, parse_number, parse_workloads
+from mlaas.api.bodies import MAX_DOCUMENT_BYTES, check_parameters, parse_choice, parse_number, parse_workloads
 from mlaas.api.log_files import (
     ATTEMPT_HEADER,
     OFFSET_HEADER,
@@ -26,6 +26,7 @@ from mlaas.providers.base import FieldError
 from mlaas.router.files.routes import caller_of
 from mlaas.router.routes import Request, Result, Route, as_json, route
 from mlaas.scheduler.live.lifecycle import State
+from mlaas.scheduler.live.service import MOST_EVENTS
 from mlaas.scheduler.live.types import lease_id_of
 from mlaas.scheduler.on_ray.parts import log_path
 from mlaas.scheduler.validation import MOST_WORKERS
@@ -88,11 +89,12 @@ class WorkloadRoutes:
         return as_json({"plans": [encode_told(each) for each in plans]})
 
     async def _list(self, request: Request) -> Result:
-        check_parameters(request.query, ("state", "tenant", "limit"))
+        check_parameters(request.query, ("state", "tenant", "limit", "order"))
         found = await self.scheduler.list(
             tenant=tenant_asked_for(caller_of(request), request.query),
             states=_states(request.query.get("state", "")),
             limit=parse_number(request.query, "limit", default=100, least=1, most=_MAX_LISTED),
+            in_turn=parse_choice(request.query, "order", choices=("newest", "turn")) == "turn",
         )
         return as_json({"workloads": [encode_workload(record) for record in found]})
 
@@ -103,7 +105,7 @@ class WorkloadRoutes:
         check_parameters(request.query, ("after",))
         after = parse_number(request.query, "after", default=0, most=10**9)
         found = await self.scheduler.events(request.path[0], tenant=visible_tenant(caller_of(request)), after=after)
-        return as_json({"events": [encode_event(event) for event in found]})
+        return as_json({"events": [encode_event(event) for event in found], "has_more": len(found) == MOST_EVENTS})
 
     async def _explain(self, request: Request) -> Result:
         check_parameters(request.query, ())
@@ -123,6 +125,11 @@ class WorkloadRoutes:
         query = request.query
         check_parameters(query, ("attempt", "rank", "offset", "tail", "wait_s"))
         record = await self._find(request)
+        if record.array_index is None and "array" in record.spec:
+            message = (
+                f"{record.id} is an array: each index has a log, such as {record.id}-INDEX ({record.spec['array']})"
+            )
+            raise NotFound("no_log", message)
         if record.spec.get("command") is None:
             holder = f"; look at {record.holder}" if record.holder else ""
             raise NotFound("no_log", f"{record.id} has no command, so its output is that of who holds it{holder}")

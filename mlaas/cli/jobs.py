@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -44,10 +45,10 @@ def logs(
     """Print what a workload or a job has printed."""
     if not job_id.startswith(_RAY_JOB_PREFIX):
         with connect(url=url, key=key) as client:
-            if _is_workload(client, job_id):
-                if not follow:
-                    _print_log(client, job_id, attempt=attempt, rank=rank, tail=tail)
-                elif not follow_workload(client, job_id):
+            if ids := _workload_ids(client, job_id):
+                read = partial(_print_log, client, attempt=attempt, rank=rank, tail=tail)
+                are_fine = [follow_workload(client, each) if follow else read(each) for each in _titled(ids)]
+                if not all(are_fine):
                     raise typer.Exit(1)
                 return
     _print_job(job_id, follow=follow)
@@ -99,12 +100,13 @@ def follow_workload(client: ControlPlane, workload_id: str) -> bool:
     return bool(record["state"] == "succeeded")
 
 
-def _print_log(client: ControlPlane, workload_id: str, *, attempt: int, rank: int, tail: int) -> None:
-    """Print what there is of one attempt's log."""
+def _print_log(client: ControlPlane, workload_id: str, *, attempt: int, rank: int, tail: int) -> bool:
+    """Print what there is of one attempt's log; return that it was there."""
     piece = client.read_log(workload_id, attempt=attempt, rank=rank, num_lines=tail)
     while piece.text:
         _write(piece.text)
         piece = client.read_log(workload_id, attempt=piece.attempt, rank=rank, offset=piece.next_offset)
+    return True
 
 
 def _print_job(job_id: str, *, follow: bool) -> None:
@@ -121,10 +123,24 @@ def _write(text: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _is_workload(client: ControlPlane, job_id: str) -> bool:
-    """Return whether the scheduler knows an id; Ray's job API may know those that it does not."""
+def _workload_ids(client: ControlPlane, job_id: str) -> Sequence[str]:
+    """Return the workloads of an id: itself, the indexes of an array, or none, for Ray's job API may know it."""
+    from mlaas.scheduler.requests.quantities import parse_array
+
     try:
-        client.get(job_id)
+        record = client.get(job_id)
     except NotFound:
-        return False
-    return True
+        return ()
+    if record["array_index"] is not None or "array" not in record["spec"]:
+        return (job_id,)
+    return [f"{job_id}-{index}" for index in parse_array(record["spec"]["array"])]
+
+
+def _titled(ids: Sequence[str]) -> Iterator[str]:
+    """Yield ids; of several, each below its own heading on standard error."""
+    from mlaas.cli.output import errors
+
+    for each in ids:
+        if len(ids) > 1:
+            errors.print(f"==> {each} <==", style="bold")
+        yield each

@@ -13,7 +13,7 @@ from mlaas.cli.workload_flags import documents_of, takes_workload_flags
 
 _UNFINISHED: Final = ("pending", "starting", "running", "yielding")
 _MOST: Final = 1000
-"""Workloads that the control plane lists at once, the newest."""
+"""Workloads that the control plane lists at once."""
 
 WorkloadId = Annotated[str, typer.Argument(help="Id of the workload, as `mlaas queue` shows it.")]
 
@@ -33,9 +33,11 @@ def queue(
     from mlaas.cli.output import console, print_json, show_rows
     from mlaas.cli.workload_text import in_turn, row_of
 
-    states = tuple(state.split(",")) if state else () if everything else _UNFINISHED
+    states = tuple(each.strip() for each in state.split(",")) if state else () if everything else _UNFINISHED
     with connect(url=url, key=key) as client:
-        found = client.list(states=states, tenant=tenant, limit=_MOST)
+        found = client.list(
+            states=states, tenant=tenant, limit=_MOST, in_turn=bool(states) and set(states) <= {*_UNFINISHED}
+        )
         positions = {each["workload_id"]: each["position"] for each in client.cluster()["waiting"]}
     ordered = in_turn([{"position": positions.get(each["id"]), **each} for each in found])
     if as_json:
@@ -45,7 +47,8 @@ def queue(
     rows = [row_of(each, now=now) for each in ordered[:limit]]
     show_rows(rows, as_json=False, empty="nothing waits and nothing runs")
     if len(ordered) > limit:
-        console.print(f"and {len(ordered) - limit} more; --limit shows them", style="dim")
+        more = f"{_MOST - limit} or more" if len(found) == _MOST else f"{len(ordered) - limit} more"
+        console.print(f"and {more}; --limit shows them", style="dim")
 
 
 def explain(workload_id: WorkloadId, key: Key = "", url: Url = "", as_json: AsJson = False) -> None:
@@ -105,7 +108,7 @@ def cancel(
 
 
 def events(workload_id: WorkloadId, key: Key = "", url: Url = "", as_json: AsJson = False) -> None:
-    """Show what has happened to a workload, and why."""
+    """Show what has happened to a workload, or to the indexes of an array, and why."""
     from datetime import datetime
 
     from mlaas.cli.output import show_rows
@@ -117,7 +120,12 @@ def events(workload_id: WorkloadId, key: Key = "", url: Url = "", as_json: AsJso
         rows = list(found)
     else:
         rows = [
-            {"at": datetime.fromisoformat(each["at"]), "event": each["kind"], "text": shortened(each["text"])}
+            {
+                "at": datetime.fromisoformat(each["at"]),
+                **({} if each["workload_id"] == workload_id else {"workload": each["workload_id"]}),
+                "event": each["kind"],
+                "text": shortened(each["text"]),
+            }
             for each in found
         ]
     show_rows(rows, as_json=as_json, empty="nothing has happened yet")

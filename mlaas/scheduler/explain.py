@@ -93,11 +93,13 @@ class Explanation:
     """What keeps it out of the queue: dependencies, a back-off."""
     queued: Queued | None
     running: Running | None
+    array: str = ""
+    """Of an array, how its indexes stand; all else is of one of them."""
 
     def lines(self) -> tuple[str, ...]:
         """Return it as text that fits a screen."""
         head = f"{self.workload_id} is {self.state}" + (f": {self.reason}" if self.reason else "")
-        lines = [head, *self.held_back]
+        lines = [*([f"{self.array}; of these:"] if self.array else []), head, *self.held_back]
         if self.running is not None:
             lines += _running_lines(self.running)
         if self.queued is not None:

@@ -68,6 +68,14 @@ def turn_of(snapshot: Snapshot, policy: SchedulingPolicy, workload_id: str) -> T
     return Turn(len(order) + 1, len(pending), before, own)
 
 
+def ids_in_turn(snapshot: Snapshot, policy: SchedulingPolicy) -> tuple[str, ...]:
+    """Return what holds nodes, who has held them longest first, and then what waits, in its turn."""
+    running, pending = snapshot.running, snapshot.pending
+    by_start = np.argsort(running.floats_of("started_s"), kind="stable")
+    by_rank = np.lexsort((pending.ints_of("sequence"), -policy.pending_ranks(snapshot)))
+    return (*(running.ids[row] for row in by_start), *(pending.ids[row] for row in by_rank))
+
+
 def rows_before(snapshot: Snapshot, policy: SchedulingPolicy, row: int) -> Ints:
     """Return the waiting rows that the policy looks at before this one, in its order."""
     ranks, sequence = policy.pending_ranks(snapshot), snapshot.pending.ints_of("sequence")

@@ -263,21 +263,23 @@ class WorkloadRepository:
         """
         return self._read(_HAS_ENDED, order=[workloads.c.ended_at.desc(), workloads.c.sequence.desc()], limit=limit)
 
-    def events(self, workload_id: str, *, after: int = 0) -> Sequence[WorkloadEvent]:
-        """Return what happened to a workload, in order.
+    def events(self, workload_id: str, *, after: int = 0, limit: int | None = None) -> Sequence[WorkloadEvent]:
+        """Return what happened to a workload, or to all indexes of an array, in order.
 
         Args:
             workload_id: which.
             after: number of the last event that is known.
+            limit: the first so many after it; None: all.
 
         Raises:
             PlatformError: the store cannot be reached.
         """
-        wanted = select(workload_events).where(
-            workload_events.c.workload_id == workload_id, workload_events.c.number > after
-        )
+        event = workload_events.c
+        indexes = select(workloads.c.id).where(workloads.c.parent_id == workload_id)
+        of_it = or_(event.workload_id == workload_id, event.workload_id.in_(indexes))
+        wanted = select(workload_events).where(of_it, event.number > after).order_by(event.number).limit(limit)
         with transaction(self._engine) as connection:
-            rows = connection.execute(wanted.order_by(workload_events.c.number)).all()
+            rows = connection.execute(wanted).all()
         return [WorkloadEvent(**row._mapping) for row in rows]
 
     def queue_usage(self) -> QueueUsage | None:

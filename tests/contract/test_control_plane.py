@@ -170,8 +170,9 @@ def test_of_the_cluster_a_tenant_sees_nodes_and_queues_and_its_own_work(platform
         ("POST", "/workloads/plan", {"json": {"gpus": "many"}}, "'many' is not a finite number"),
         ("GET", "/workloads?states=x", {}, "'states' is not a parameter here, did you mean 'state'"),
         ("GET", "/workloads?state=x", {}, "'state' must be of pending, starting"),
+        ("GET", "/workloads?order=oldest", {}, "'order' must be newest or turn"),
         ("GET", "/workloads?limit=0", {}, "'limit' must be a whole number from 1 to 1,000"),
-        ("PUT", "/queues?dry_run=yes", {"json": {}}, "'dry_run' must be true or false"),
+        ("PUT", "/queues?dry_run=yes", {"json": {}}, "'dry_run' must be false or true"),
         ("PUT", "/queues", {"json": {"queues": {"a": {"weigth": 1}}}}, "'weigth', did you mean 'weight'"),
         ("PUT", "/queues", {"json": {"queues": {"a": {"parent": "b"}}}}, "no parent 'b'"),
     ],
@@ -183,6 +184,44 @@ def test_bad_input_is_refused_by_name_with_the_way_out(
     assert answer.status_code == 400, answer.text
     assert said in answer.json()["error"]["message"]
     assert untouched.call("GET", "/workloads", key=untouched.admin_key).json()["workloads"] == []
+
+
+def test_an_array_answers_by_its_own_id_for_its_indexes(platform: Platform) -> None:
+    given = {**WHOLE, "array": "0-1,7"}
+    array_id = platform.submit(given)[0]["parent_id"]
+    platform.wait_for(f"{array_id}-0", "running")
+    platform.wait_for(array_id, "running")
+    shown = platform.call("GET", f"/workloads/{array_id}").json()
+    assert (shown["reason"], shown["array_index"]) == ("array of 3: 2 pending, 1 running", None)
+    assert shown["spec"]["array"] == "0-1,7"
+    told = platform.call("GET", f"/workloads/{array_id}/explain").json()
+    assert told["lines"][0] == "array of 3: 2 pending, 1 running; of these:"
+    assert told["lines"][1].startswith(f"{array_id}-1 is pending")
+    happened = platform.call("GET", f"/workloads/{array_id}/events").json()
+    assert [event["workload_id"] for event in happened["events"][:3]] == [f"{array_id}-{n}" for n in (0, 1, 7)]
+    assert happened["has_more"] is False
+    log = platform.call("GET", f"/workloads/{array_id}/logs")
+    assert (log.status_code, log.json()["error"]["code"]) == (404, "no_log")
+    for path in ("", "/events", "/explain", "/logs"):
+        answer = platform.call("GET", f"/workloads/{array_id}{path}", key=platform.other_key)
+        assert f"no workload has the id '{array_id}'" in answer.json()["error"]["message"]
+    ended = platform.call("POST", f"/workloads/{array_id}/cancel").json()
+    assert (ended["id"], ended["state"], ended["reason"]) == (array_id, "cancelled", "array of 3: 3 cancelled")
+    assert ended["ended_at"] is not None
+
+
+def test_the_head_of_a_long_queue_is_listed_however_much_is_newer(platform: Platform) -> None:
+    [running] = platform.submit(WHOLE)
+    platform.wait_for(running["id"], "running")
+    first = platform.submit(WHOLE)[0]["id"]
+    held = platform.submit({**SMALL, "depends_on": [running["id"]]})[0]["id"]
+    urgent = platform.submit({**WHOLE, "priority": "high"})[0]["id"]
+    listed = platform.call("GET", "/workloads", params={"order": "turn"}).json()["workloads"]
+    assert [each["id"] for each in listed] == [running["id"], urgent, first, held]
+    some = platform.call("GET", "/workloads", params={"order": "turn", "limit": 1, "state": "pending"}).json()
+    assert [each["id"] for each in some["workloads"]] == [urgent]
+    of_others = platform.call("GET", "/workloads", key=platform.other_key, params={"order": "turn"}).json()
+    assert of_others["workloads"] == []
 
 
 def test_a_plan_says_what_would_be_and_changes_nothing(platform: Platform) -> None:

@@ -201,6 +201,20 @@ def test_events_logs_and_cancel(platform: Platform, crowd) -> None:
     assert told("cancel", first)[0]["state"] == "failed"
 
 
+def test_the_log_of_an_array_is_that_of_each_index_below_its_name(platform: Platform) -> None:
+    array_id = told("submit", "--array", "0-1", "--", "true")[0]["parent_id"]
+    for index in (0, 1):
+        platform.wait_for(f"{array_id}-{index}", "running")
+        log = log_path(platform.home, f"{array_id}-{index}.1")
+        log.parent.mkdir(parents=True)
+        log.write_text(f"I am {index}\n")
+    printed = run("logs", array_id)
+    assert printed.stdout == "I am 0\nI am 1\n"
+    assert printed.stderr.splitlines() == [f"==> {array_id}-0 <==", f"==> {array_id}-1 <=="]
+    assert f"{array_id}-1  placed" in shown("events", array_id)
+    assert shown("explain", array_id).startswith("array of 2: 2 running")
+
+
 def test_submit_may_wait_for_the_end(platform: Platform) -> None:
     platform.scheduler.cluster.on_call = lambda verb: (
         [platform.scheduler.cluster.end(lease_id) for lease_id in platform.scheduler.cluster.running]

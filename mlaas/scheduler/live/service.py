@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlaas.errors import NotFound, PlatformError
 from mlaas.scheduler.autoscaling.service import Autoscaler
 from mlaas.scheduler.explain import Explanation, Standing, explain
-from mlaas.scheduler.ledger import Ledger
+from mlaas.scheduler.live.arrays import array_record, first_to_explain
 from mlaas.scheduler.live.clock import Clock
 from mlaas.scheduler.live.holders import Holders
 from mlaas.scheduler.live.lifecycle import Cancelled, CommandEnded, State
@@ -21,6 +22,7 @@ from mlaas.scheduler.live.types import POLL_S
 from mlaas.scheduler.live.types import workload_of as lease_owner
 from mlaas.scheduler.plan import Plan, plan
 from mlaas.scheduler.requests.document import decode_spec
+from mlaas.scheduler.turn import ids_in_turn
 from mlaas.scheduler.view import ClusterView, view
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from mlaas.scheduler.requests.spec import WorkloadSpec
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.store.workloads import WorkloadEvent, WorkloadRecord, WorkloadRepository
+
+
+MOST_EVENTS = 1_000
+"""Events of one answer; the next begin after the last of them."""
 
 
 class SchedulerService:
@@ -70,6 +76,9 @@ class SchedulerService:
             book=self.loop.book,
         )
         self._is_up = False
+        self._thinking = asyncio.Lock()
+        """Held while a thread explains or plans, for seconds on a full cluster: one at a time, for threads share one
+        interpreter with the loop, and each takes as much of it as the loop gets."""
 
     async def start(self) -> None:
         """Become the leader, and take up what the store and the cluster say.
@@ -133,15 +142,16 @@ class SchedulerService:
         self._check_up()
         lives = [self.roster.lives[record.id] for record in self.roster.submission(workload_id)]
         for live in lives:
-            self._check_tenant(live.record, tenant)
+            _check_tenant(live.record, tenant, asked_for=workload_id)
         for live in lives:
             self.roster.take(live, Cancelled(tenant or "an operator"))
         await self.loop.writer.commit()
         self.loop.wake()
-        return lives[0].committed if lives else await self._read(workload_id, tenant)
+        is_array = not lives or lives[0].id != workload_id
+        return await self._read(workload_id, tenant) if is_array else lives[0].committed
 
     async def get(self, workload_id: str, *, tenant: str | None = None) -> WorkloadRecord:
-        """Return a workload as the store has it.
+        """Return a workload as the store has it; of an array's id, how its indexes stand together.
 
         Raises:
             NotFound: there is none, or it is another tenant's.
@@ -150,48 +160,66 @@ class SchedulerService:
         live = self.roster.lives.get(workload_id)
         if live is None:
             return await self._read(workload_id, tenant)
-        self._check_tenant(live.committed, tenant)
+        _check_tenant(live.committed, tenant, asked_for=workload_id)
         return live.committed
 
     async def list(
-        self, *, tenant: str | None = None, states: Collection[str] = (), limit: int = 100
+        self, *, tenant: str | None = None, states: Collection[str] = (), limit: int = 100, in_turn: bool = False
     ) -> Sequence[WorkloadRecord]:
         """Return workloads, the newest first.
+
+        Args:
+            tenant: Whose; None: everybody's.
+            states: Only these; none given: all.
+            limit: At most so many.
+            in_turn: Only those that have not ended, as the scheduler looks at them: what holds nodes, then what waits
+                in its turn, then what is held back.
 
         Raises:
             PlatformError: the store does not answer.
         """
+        self._check_up()
+        if in_turn:
+            ids = await asyncio.to_thread(ids_in_turn, self._copy(), self._policy)
+            turn = {each: number for number, each in enumerate(ids)}
+            unfinished = (live.committed for live in self.roster.lives.values())
+            mine = (record for record in unfinished if tenant in (None, record.tenant))
+            found = [record for record in mine if not states or record.state in states]
+            return sorted(found, key=lambda record: (turn.get(record.id, len(turn)), record.sequence))[:limit]
         return await asyncio.to_thread(self._store.list, tenant=tenant, states=tuple(states), limit=limit)
 
     async def events(self, workload_id: str, *, tenant: str | None = None, after: int = 0) -> Sequence[WorkloadEvent]:
-        """Return what happened to a workload.
+        """Return what happened to a workload, or to the indexes of an array: the first `MOST_EVENTS` after a number.
 
         Raises:
             NotFound: there is none, or it is another tenant's.
             PlatformError: the store does not answer.
         """
         await self.get(workload_id, tenant=tenant)
-        return await asyncio.to_thread(self._store.events, workload_id, after=after)
+        return await asyncio.to_thread(self._store.events, workload_id, after=after, limit=MOST_EVENTS)
 
     async def explain(self, workload_id: str, *, tenant: str | None = None) -> Explanation:
-        """Return why a workload is where it is, and what would start it.
+        """Return why a workload is where it is, and what would start it; of an array, for the index that says most.
 
         Raises:
             NotFound: there is none, or it is another tenant's.
             PlatformError: it has ended, and the store does not answer.
         """
-        record = await self.get(workload_id, tenant=tenant)
-        live = self.roster.lives.get(workload_id)
-        spec = decode_spec(record.spec) if live is None else live.spec
-        return await asyncio.to_thread(
-            explain,
-            self._copy(),
-            self._policy,
-            workload_of(record, spec),
-            standing=self._standing(record, live),
-            belief=self._belief(record.tenant, spec),
-            choices=self._queues.choices(record.tenant),
-        )
+        async with self._thinking:
+            records = await self._submission(workload_id, tenant)
+            record = first_to_explain(records)
+            live = self.roster.lives.get(record.id)
+            spec = decode_spec(record.spec) if live is None else live.spec
+            told = await asyncio.to_thread(
+                explain,
+                self._copy(),
+                self._policy,
+                workload_of(record, spec),
+                standing=self._standing(record, live),
+                belief=self._belief(record.tenant, spec),
+                choices=self._queues.choices(record.tenant),
+            )
+        return told if record.id == workload_id else replace(told, array=array_record(records).reason)
 
     async def plan(self, spec: WorkloadSpec, *, tenant: str) -> Plan:
         """Return what would become of a workload if it were submitted now. Nothing changes.
@@ -201,15 +229,16 @@ class SchedulerService:
         """
         self._check_up()
         workloads = self._submissions.preview(spec, tenant=tenant)
-        return await asyncio.to_thread(
-            plan,
-            self._copy(),
-            self._policy,
-            workloads,
-            belief=self._belief(tenant, spec),
-            choices=self._queues.choices(tenant),
-            may_grow=bool(self._submissions.queues.growth.node_types),
-        )
+        async with self._thinking:
+            return await asyncio.to_thread(
+                plan,
+                self._copy(),
+                self._policy,
+                workloads,
+                belief=self._belief(tenant, spec),
+                choices=self._queues.choices(tenant),
+                may_grow=bool(self._submissions.queues.growth.node_types),
+            )
 
     async def top(self) -> ClusterView:
         """Return the cluster as it is used now."""
@@ -320,13 +349,18 @@ class SchedulerService:
             raise PlatformError("scheduler_not_up", message, retry_after_s=1.0)
 
     async def _read(self, workload_id: str, tenant: str | None) -> WorkloadRecord:
-        record = await asyncio.to_thread(self._store.get, workload_id)
-        self._check_tenant(record, tenant)
-        return record
+        records = await self._submission(workload_id, tenant)
+        return records[0] if records[0].id == workload_id else array_record(records)
 
-    def _check_tenant(self, record: WorkloadRecord, tenant: str | None) -> None:
-        if tenant is not None and record.tenant != tenant:
-            raise NotFound("workload_not_found", f"no workload has the id {record.id}; `mlaas queue` lists them")
+    async def _submission(self, workload_id: str, tenant: str | None) -> Sequence[WorkloadRecord]:
+        """Return a workload, or the indexes of an array."""
+        live = self.roster.lives.get(workload_id)
+        found: Sequence[WorkloadRecord] = [live.committed] if live is not None else []
+        found = found or await asyncio.to_thread(self._store.list_submission, workload_id)
+        if not found:
+            raise _not_found(workload_id)
+        _check_tenant(found[0], tenant, asked_for=workload_id)
+        return found
 
     def _standing(self, record: WorkloadRecord, live: Live | None) -> Standing:
         due_s = None if live is None else self._on_ledger(live)
@@ -345,7 +379,7 @@ class SchedulerService:
     def _copy(self) -> Snapshot:
         """Return the world as a value of its own, for a thread beside the loop."""
         self.roster.advance()
-        return Ledger.of(self.roster.ledger.snapshot()).snapshot()
+        return self.roster.ledger.snapshot().copy()
 
     def _belief(self, tenant: str, spec: WorkloadSpec) -> Belief:
         return self.roster.ledger.history.believe(tenant=tenant, name=spec.name, estimate_s=spec.estimate_s)
@@ -355,3 +389,13 @@ class SchedulerService:
         if live.due_s is None:
             return None
         return self.roster.ledger.now_s + live.due_s - self.roster.clock.monotonic_s()
+
+
+def _check_tenant(record: WorkloadRecord, tenant: str | None, *, asked_for: str) -> None:
+    """Refuse another tenant's workload as if there were none."""
+    if tenant not in (None, record.tenant):
+        raise _not_found(asked_for)
+
+
+def _not_found(workload_id: str) -> NotFound:
+    return NotFound("workload_not_found", f"no workload has the id {workload_id[:100]!r}; `mlaas queue` lists them")
