@@ -162,7 +162,7 @@ class _Course:
         """Return when a workload starts; infinite when never, None when not within the bound."""
         review_s = self.begun_s
         while self.rows < most_rows:
-            if self._settle(workload_id):
+            if self._settle(workload_id, most_rows=most_rows):
                 return self.ledger.now_s
             covered_s = self.ledger.now_s - self.begun_s
             review_s = self.ledger.now_s + max(REVIEW_S, REVIEW_PART * covered_s)
@@ -198,9 +198,11 @@ class _Course:
         self.ledger.finish(workload_id)
         del self.end_s[workload_id]
 
-    def _settle(self, workload_id: str) -> bool:
-        """Decide and apply until no room was made for anyone; True when the workload starts."""
+    def _settle(self, workload_id: str, *, most_rows: int) -> bool:
+        """Decide and apply until no room is made any more, or the bound is reached; True when the workload starts."""
         for _ in range(MOST_CYCLES):
+            if self.rows >= most_rows:
+                break
             self.rows += len(self.ledger.pending) + len(self.ledger.running) + FIXED_ROWS
             decision = decide(self.ledger.snapshot(), self.policy)
             made_room = False

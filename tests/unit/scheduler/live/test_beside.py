@@ -1,0 +1,28 @@
+"""What is asked of a scheduler takes little of its loop's time."""
+
+import asyncio
+import time
+
+from tests.fakes.live_scheduler import job
+
+ASKING = 8
+
+
+async def test_however_many_ask_for_reasons_a_turn_waits_for_one_of_them_at_most(bench):
+    """By processor time, which does not depend on what else runs here: all of this process over the loop's own."""
+    array = await bench.service.submit(job(estimate_s=1e5, array=tuple(range(150))), tenant="ann")
+    await bench.settle()
+    asking = [asyncio.create_task(bench.service.explain(record.id)) for record in array[-ASKING:]]
+    all_s = own_s = 0.0
+    while own_s < 0.3 and not all(task.done() for task in asking):
+        bench.service.roster.has_changed = True
+        began_all_s, began_own_s = time.process_time(), time.thread_time()
+        await bench.service.loop.turn()
+        all_s += time.process_time() - began_all_s
+        own_s += time.thread_time() - began_own_s
+    told = [task for task in asking if task.done()]
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert len(told) < ASKING
+    assert all_s < 4.0 * own_s
