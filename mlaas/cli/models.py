@@ -10,6 +10,7 @@ from mlaas.cli.instance import AsJson
 from mlaas.settings import load_settings
 
 if TYPE_CHECKING:
+    from mlaas.serving.applications import ApplicationStatus
     from mlaas.store.deployments import Deployment
 
 
@@ -29,7 +30,7 @@ def list_models(as_json: AsJson = False) -> None:
                 "model": model.name,
                 "version": model.version,
                 "aliases": list(model.aliases),
-                "replicas": _replicas(deployment) if deployment else 0,
+                "replicas": _replicas(deployment, status) if deployment and status else 0,
                 "status": ": ".join(filter(None, (status.state, status.reason))) if status else "registered",
                 "run": model.run_id,
             }
@@ -37,8 +38,10 @@ def list_models(as_json: AsJson = False) -> None:
     show_rows(rows, as_json=as_json, empty="no models yet; `mlaas submit jobs/train_lm.py --recipe ...` trains one")
 
 
-def _replicas(deployment: Deployment) -> int | str:
-    return f"{deployment.replicas}-{deployment.max_replicas}" if deployment.is_shared else deployment.replicas
+def _replicas(deployment: Deployment, status: ApplicationStatus) -> int | str:
+    if deployment.is_shared:
+        return f"{status.num_running} of {deployment.replicas}-{deployment.max_replicas}"
+    return deployment.replicas
 
 
 def deploy(
