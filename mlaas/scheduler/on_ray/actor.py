@@ -9,10 +9,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayError
 
 from mlaas.errors import Conflict, MlaasError, PlatformError
 from mlaas.observability.exporter import Exporter
 from mlaas.scheduler.live.service import SchedulerService
+from mlaas.scheduler.live.writer import SUPERSEDED
 from mlaas.scheduler.on_ray.client import ACTOR_NAME, NAMESPACE, VERBS
 from mlaas.scheduler.on_ray.cluster import RayCluster
 from mlaas.scheduler.ordering import policy_named
@@ -70,7 +72,13 @@ class SchedulerActor:
         method: Callable[..., Awaitable[Any]] = getattr(self._service, verb)
 
         async def run() -> Any:
-            return await method(*args, **kwargs)
+            try:
+                return await method(*args, **kwargs)
+            except Conflict as error:
+                if error.code != SUPERSEDED:
+                    raise
+                text = "another scheduler has taken the lead; come back in a moment"
+                raise PlatformError("scheduler_not_up", text, retry_after_s=PAUSE_S) from error
 
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
 
@@ -156,9 +164,11 @@ async def _tell_ends(cluster: RayCluster, service: SchedulerService, ended: asyn
 
 
 def _is_the_named_one() -> bool:
-    """Whether callers who look for the scheduler find this process."""
+    """Whether callers who look for the scheduler find this process; also while the control store does not say."""
     try:
         named = ray.get_actor(ACTOR_NAME, namespace=NAMESPACE)
     except ValueError:
         return False
+    except (RayError, TimeoutError):
+        return True
     return bool(named._actor_id == ray.get_runtime_context().worker.actor_id)
