@@ -18,7 +18,7 @@ from mlaas.scheduler.live.queue_rules import QueueRules
 from mlaas.scheduler.live.recovery import Recovery
 from mlaas.scheduler.live.roster import Roster
 from mlaas.scheduler.live.submission import Submissions, workload_of
-from mlaas.scheduler.live.types import POLL_S
+from mlaas.scheduler.live.types import MOST_IN_A_ROW, POLL_S
 from mlaas.scheduler.live.types import workload_of as lease_owner
 from mlaas.scheduler.plan import Plan, plan
 from mlaas.scheduler.requests.document import decode_spec
@@ -143,8 +143,10 @@ class SchedulerService:
         lives = [self.roster.lives[record.id] for record in self.roster.submission(workload_id)]
         for live in lives:
             _check_tenant(live.record, tenant, asked_for=workload_id)
-        for live in lives:
+        for number, live in enumerate(lives, 1):
             self.roster.take(live, Cancelled(tenant or "an operator"))
+            if number % MOST_IN_A_ROW == 0:
+                await asyncio.sleep(0.0)
         await self.loop.writer.commit()
         self.loop.wake()
         is_array = not lives or lives[0].id != workload_id

@@ -15,6 +15,8 @@ HOLDER_TIMEOUT_S = 30.0
 """A holder that is silent for so long has died: three polls, or three beats of `HEARTBEAT_S`."""
 HEARTBEAT_S = 10.0
 """How often a holder says that it lives."""
+MOST_IN_A_ROW = 500
+"""Workloads of an array that are changed before the event loop gets its turn again: a few hundredths of a second."""
 
 
 class Signal(StrEnum):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mlaas.errors import Conflict, PlatformError
+from mlaas.scheduler.live.types import MOST_IN_A_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -177,8 +178,10 @@ class Writer:
                 raise PlatformError("store_behind", f"{error.message}; written again", retry_after_s=1.0) from error
             raise
         self._noted_s = self._roster.clock.monotonic_s()
-        for live, record in zip(lives, stored, strict=True):
+        for number, (live, record) in enumerate(zip(lives, stored, strict=True), 1):
             self._roster.stored(live, record)
+            if number % MOST_IN_A_ROW == 0:
+                await asyncio.sleep(0.0)
         self._carry_out(batch.orders)
 
     async def _reread(self, batch: Batch) -> None:

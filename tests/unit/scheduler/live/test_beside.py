@@ -2,10 +2,26 @@
 
 import asyncio
 import time
+from itertools import pairwise
 
 from tests.fakes.live_scheduler import job
 
 ASKING = 8
+
+
+async def test_the_end_of_a_large_array_does_not_hold_up_what_else_is_asked(bench, monkeypatch):
+    for module in ("service", "writer"):
+        monkeypatch.setattr(f"mlaas.scheduler.live.{module}.MOST_IN_A_ROW", 25)
+    await bench.service.submit(job(array=tuple(range(500))), tenant="ann", submission_id="large")
+    lives = bench.service.roster.lives
+    cancelling = asyncio.create_task(bench.service.cancel("large", tenant="ann"))
+    seen = [(0, 500)]
+    while not cancelling.done():
+        await asyncio.sleep(0.0)
+        seen.append((sum(live.state.is_final for live in lives.values()), len(lives)))
+    assert (await cancelling).state == "cancelled"
+    assert max(after - before for (before, _), (after, _) in pairwise(seen)) <= 25
+    assert max(before - after for (_, before), (_, after) in pairwise(seen)) <= 25
 
 
 async def test_however_many_ask_for_reasons_a_turn_waits_for_one_of_them_at_most(bench):
