@@ -157,7 +157,7 @@ class SchedulerLeases:
             version=int(version),
             is_floor=not record.spec.get("preemptible", True),
             sequence=record.sequence,
-            node=hold.node,
+            node=hold.node or _node_of(record),
             is_yielding=hold.is_yielding,
         )
 
@@ -188,3 +188,9 @@ class SchedulerLeases:
             except MlaasError as error:
                 logger.warning("%s: cannot hold %s, trying again: %s", error.code, workload_id, error)
                 await asyncio.sleep(RETRY_S)
+
+
+def _node_of(record: WorkloadRecord) -> str | None:
+    """Return the node of a replica that runs: whoever takes over knows it before it holds the lease itself."""
+    is_placed = record.state in {State.RUNNING, State.YIELDING} and record.placement
+    return record.placement[0][0] if is_placed and record.placement else None

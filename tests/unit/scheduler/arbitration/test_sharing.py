@@ -130,6 +130,8 @@ async def test_replicas_are_held_on_by_who_takes_over(world):
     world.service = ArbitrationService(
         world.leases, world.replicas, world.router, clock=lambda: world.bench.time.monotonic_s
     )
+    await world.service.tick()
+    assert set(world.replicas.running) == before
     await world.until_running(2)
     assert set(world.replicas.running) == before
 
