@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mlaas.cli.workload_text import shortened
+from mlaas.cli.workload_text import hosts_of, shortened
 from mlaas.scheduler.wording import count, duration
 
 Amounts = Sequence[tuple[str, float]]
@@ -62,11 +62,11 @@ def _head(view: Mapping[str, Any]) -> Text:
 
 
 def _nodes(view: Mapping[str, Any]) -> Table:
-    resources = _resources(view["nodes"])
+    resources, hosts = _resources(view["nodes"]), hosts_of(view)
     table = _table("node", *(_heading(name) for name in resources), "labels", "gangs")
     for node in view["nodes"][:_MOST_NODES]:
         capacity, used, outside = (dict(node[field]) for field in ("capacity", "used", "outside"))
-        name = Text(shortened(node["name"]))
+        name = Text(shortened(node["name"], hosts))
         if not node["schedulable"]:
             name.append(" drains", style="magenta")
         cells = [

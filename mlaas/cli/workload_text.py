@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from rich.text import Text
@@ -24,7 +25,9 @@ _ENDED: Final = ("succeeded", "failed", "cancelled")
 _NO_POSITION: Final = 10**9
 """Of who is held back: behind all that have one."""
 _NODE_ID: Final = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{48}\b")
-_STRESSED: Final = ("waits:", "expected start:", "what would start it now:", "would be refused:")
+_BEHIND: Final = "behind others that want the same capacity"
+"""What the scheduler says of who is not first."""
+_STRESSED: Final = ("waits:", "would wait:", "expected start:", "what would start it now:", "would be refused:")
 """Beginnings of the lines that answer what people ask first."""
 
 
@@ -33,9 +36,19 @@ def state_text(state: str) -> Text:
     return Text(state, style=_STYLES.get(state, ""))
 
 
-def shortened(text: str) -> str:
-    """Return a text with Ray's node ids cut to their first eight digits."""
-    return _NODE_ID.sub(r"\1", text)
+def hosts_of(view: Mapping[str, Any]) -> dict[str, str]:
+    """Return what people call the machine of each node, of the cluster as `GET /api/v1/cluster` answers it."""
+    return {node["name"]: node["host"] for node in view["nodes"] if node["host"]}
+
+
+def shortened(text: str, hosts: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return a text with Ray's node ids cut to their first eight digits, and behind them the machine if it is known."""
+
+    def named(found: re.Match[str]) -> str:
+        host = hosts.get(found[0])
+        return found[1] if host is None else f"{found[1]} ({host})"
+
+    return _NODE_ID.sub(named, text)
 
 
 def headline(workload: Mapping[str, Any]) -> Text:
@@ -46,9 +59,9 @@ def headline(workload: Mapping[str, Any]) -> Text:
     return Text.assemble((workload["id"], "bold"), name, " is ", state_text(workload["state"]), why)
 
 
-def lines_text(lines: Sequence[str], *, state: str = "") -> Text:
+def lines_text(lines: Sequence[str], *, hosts: Mapping[str, str], state: str = "") -> Text:
     """Return what the scheduler says of a workload: the first line as its heading, the others below it."""
-    head, *others = (shortened(line) for line in lines)
+    head, *others = (shortened(line, hosts) for line in lines)
     text = Text(head, style="bold")
     if state:
         text.highlight_words([f" {state}"], style=_STYLES.get(state, ""))
@@ -68,7 +81,15 @@ def in_turn(workloads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(workloads, key=turn)
 
 
-def row_of(workload: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
+def why_text(workload: Mapping[str, Any], *, hosts: Mapping[str, str]) -> str:
+    """Return why a workload is in its state, in short; of one further back in the queue, how many go before it."""
+    position = workload["position"]
+    if workload["state"] == "pending" and position is not None and position > 1 and _BEHIND in workload["reason"]:
+        return f"number {position}; {position - 1} before it"
+    return shortened(workload["reason"], hosts)
+
+
+def row_of(workload: Mapping[str, Any], *, now: datetime, hosts: Mapping[str, str]) -> dict[str, Any]:
     """Return a workload as a line of a table."""
     since = workload["ended_at"] or workload["started_at"] or workload["submitted_at"]
     if workload["state"] == "pending":
@@ -83,7 +104,7 @@ def row_of(workload: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
         "queue": workload["queue"],
         "priority": str(workload["spec"]["priority"]),
         "gang": gang_text(workload["spec"]),
-        "why": Text(shortened(workload["reason"]), style="dim"),
+        "why": Text(why_text(workload, hosts=hosts), style="dim"),
     }
 
 

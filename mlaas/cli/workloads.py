@@ -31,20 +31,21 @@ def queue(
     from datetime import UTC, datetime
 
     from mlaas.cli.output import console, print_json, show_rows
-    from mlaas.cli.workload_text import in_turn, row_of
+    from mlaas.cli.workload_text import hosts_of, in_turn, row_of
 
     states = tuple(each.strip() for each in state.split(",")) if state else () if everything else _UNFINISHED
     with connect(url=url, key=key) as client:
         found = client.list(
             states=states, tenant=tenant, limit=_MOST, in_turn=bool(states) and set(states) <= {*_UNFINISHED}
         )
-        positions = {each["workload_id"]: each["position"] for each in client.cluster()["waiting"]}
+        cluster = client.cluster()
+    positions = {each["workload_id"]: each["position"] for each in cluster["waiting"]}
     ordered = in_turn([{"position": positions.get(each["id"]), **each} for each in found])
     if as_json:
         print_json(ordered[:limit])
         return
     now = datetime.now(UTC)
-    rows = [row_of(each, now=now) for each in ordered[:limit]]
+    rows = [row_of(each, now=now, hosts=hosts_of(cluster)) for each in ordered[:limit]]
     show_rows(rows, as_json=False, empty="nothing waits and nothing runs")
     if len(ordered) > limit:
         more = f"{_MOST - limit} or more" if len(found) == _MOST else f"{len(ordered) - limit} more"
@@ -54,14 +55,14 @@ def queue(
 def explain(workload_id: WorkloadId, key: Key = "", url: Url = "", as_json: AsJson = False) -> None:
     """Show why a workload waits: what it lacks, who goes before it, when it should start, what would start it now."""
     from mlaas.cli.output import console, print_json
-    from mlaas.cli.workload_text import lines_text
+    from mlaas.cli.workload_text import hosts_of, lines_text
 
     with connect(url=url, key=key) as client:
         told = client.explain(workload_id)
-    if as_json:
-        print_json(told)
-    else:
-        console.print(lines_text(told["lines"], state=told["state"]))
+        if as_json:
+            print_json(told)
+        else:
+            console.print(lines_text(told["lines"], hosts=hosts_of(client.cluster()), state=told["state"]))
 
 
 @takes_workload_flags
@@ -74,18 +75,19 @@ def plan(
 ) -> None:
     """Show what would become of a workload if it were submitted now. Nothing changes."""
     from mlaas.cli.output import console, print_json
-    from mlaas.cli.workload_text import lines_text
+    from mlaas.cli.workload_text import hosts_of, lines_text
 
     documents = documents_of(file, fields)
     with connect(url=url, key=key) as client:
         plans = client.plan(documents)
-    if as_json:
-        print_json(plans)
-        return
+        if as_json:
+            print_json(plans)
+            return
+        hosts = hosts_of(client.cluster())
     for number, told in enumerate(plans):
         if number:
             console.print()
-        console.print(lines_text(told["lines"]))
+        console.print(lines_text(told["lines"], hosts=hosts))
 
 
 def cancel(
@@ -112,10 +114,11 @@ def events(workload_id: WorkloadId, key: Key = "", url: Url = "", as_json: AsJso
     from datetime import datetime
 
     from mlaas.cli.output import show_rows
-    from mlaas.cli.workload_text import shortened
+    from mlaas.cli.workload_text import hosts_of, shortened
 
     with connect(url=url, key=key) as client:
         found = client.events(workload_id)
+        hosts = hosts_of(client.cluster())
     if as_json:
         rows = list(found)
     else:
@@ -124,7 +127,7 @@ def events(workload_id: WorkloadId, key: Key = "", url: Url = "", as_json: AsJso
                 "at": datetime.fromisoformat(each["at"]),
                 **({} if each["workload_id"] == workload_id else {"workload": each["workload_id"]}),
                 "event": each["kind"],
-                "text": shortened(each["text"]),
+                "text": shortened(each["text"], hosts),
             }
             for each in found
         ]

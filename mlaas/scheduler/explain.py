@@ -103,7 +103,8 @@ class Explanation:
         if self.running is not None:
             lines += _running_lines(self.running)
         if self.queued is not None:
-            lines += queued_lines(self.queued, is_held_back=bool(self.held_back))
+            lines += ["without that:"] if self.held_back and not self.queued.starts_now else []
+            lines += queued_lines(self.queued, would=bool(self.held_back))
         return tuple(lines)
 
 
@@ -227,15 +228,15 @@ def _running_lines(running: Running) -> list[str]:
     return lines
 
 
-def queued_lines(queued: Queued, *, is_held_back: bool) -> list[str]:
-    """Say how a workload stands in its queue, now or if it were let go."""
+def queued_lines(queued: Queued, *, would: bool) -> list[str]:
+    """Say how a workload stands in its queue, or would stand there."""
     if queued.starts_now and queued.placement is not None:
         where = listed([f"{node} ({count(workers, 'worker')})" for node, workers in queued.placement.workers])
         after = f", once {listed(queued.after)} has made room" if queued.after else ""
-        return [f"{'would start at once' if is_held_back else 'starts with the next decision'} on {where}{after}"]
-    lines = ["if it were let go now:"] if is_held_back else []
+        return [f"{'would start at once' if would else 'starts with the next decision'} on {where}{after}"]
+    lines = []
     if queued.wait is not None:
-        lines.append(f"waits: {queued.wait.reason} ({queued.wait.code})")
+        lines.append(f"{'would wait' if would else 'waits'}: {queued.wait.reason} ({queued.wait.code})")
     lines += [level.text() for level in queued.quota if level.missing]
     lines += queued.fit.texts()
     lines += queued.turn.texts()

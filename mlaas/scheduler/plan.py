@@ -47,7 +47,7 @@ class Plan:
         lines = [f"{self.workload_id} would be accepted"]
         if self.num_workloads > 1:
             lines[0] += f" as {count(self.num_workloads, 'workload')}; {self.num_starting} would start now. The first:"
-        lines += queued_lines(self.queued, is_held_back=True)
+        lines += queued_lines(self.queued, would=True)
         lines += [_effect(level) for level in self.quota if not level.missing]
         return tuple(lines)
 

@@ -16,7 +16,7 @@ from mlaas.scheduler.ordering import usage_by_leaf
 from mlaas.scheduler.placement import most_workers
 from mlaas.scheduler.preemption import Claim, make_room, preference
 from mlaas.scheduler.types import Place
-from mlaas.scheduler.wording import amount, count, duration, listed
+from mlaas.scheduler.wording import amount, count, duration, listed, magnitude
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -237,10 +237,11 @@ def _yielders(snapshot: Snapshot, entry: Entry) -> Iterator[Remedy]:
     )  # fmt: skip
     if room is not None and room.yielding:
         gone = tuple(running.ids[row] for row in room.yielding)
-        back = sum(
-            running.workloads[row].gang.worker.gpus * int(running.ints_of("workers")[row]) for row in room.yielding
-        )
-        text = f"{listed(gone)} would have to give back {amount('GPU', back) if back else 'what they hold'}"
+        back: dict[str, float] = {}
+        for row in room.yielding:
+            resource, value = next(iter(running.workloads[row].gang.worker.amounts().items()))
+            back[resource] = back.get(resource, 0.0) + value * int(running.ints_of("workers")[row])
+        text = f"{listed(gone)} would have to give back {listed([amount(*each) for each in back.items()])}"
         yield Remedy(RemedyKind.YIELD, text, gone=gone)
 
 
@@ -270,7 +271,7 @@ def _more_nodes(snapshot: Snapshot, entry: Entry) -> Iterator[Remedy]:
         for number in dict.fromkeys((1, least, 2 * least)):
             if number <= MOST_NEW_NODES:
                 nodes = tuple(replace(node, name=f"{node.name}+{index}") for index in range(number))
-                text = f"{count(number, 'more node')} like {node.name} ({amount('GPU', node.capacity.gpus)})"
+                text = f"{count(number, 'more node')} like {node.name} ({magnitude(node.capacity)})"
                 yield Remedy(RemedyKind.NODES, text, nodes=nodes)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.wording import amount, count, duration
+from mlaas.scheduler.wording import duration, magnitude
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Ints
@@ -27,8 +27,8 @@ class Before:
     tenant: str
     queue: str
     num_workers: int
-    gpus: float
-    """Of all its workers."""
+    size: str
+    """What all its workers take, for people."""
     why: str
 
 
@@ -47,11 +47,9 @@ class Turn:
     def texts(self) -> tuple[str, ...]:
         """Say its place, and who goes first for what reason."""
         if not self.before:
-            return (f"first of {count(self.num_waiting, 'workload')} that wait",)
+            return ("the only one that waits" if self.num_waiting == 1 else f"first of {self.num_waiting} that wait",)
         lines = [f"number {self.position} of {self.num_waiting} that wait; before it:"]
-        lines += [
-            f"  {each.workload_id} ({each.tenant}, {amount('GPU', each.gpus)}): {each.why}" for each in self.before
-        ]
+        lines += [f"  {each.workload_id} ({each.tenant}, {each.size}): {each.why}" for each in self.before]
         if self.position - 1 > len(self.before):
             lines.append(f"  and {self.position - 1 - len(self.before)} more")
         return tuple(lines)
@@ -89,9 +87,8 @@ def _before(snapshot: Snapshot, parts: dict[str, Floats], other: int, row: int) 
     workload = pending.workloads[other]
     workers = workload.gang.min_workers
     why = _why(snapshot, parts, other, row)
-    return Before(
-        workload.id, workload.tenant, workload.queue, workers, round(workers * workload.gang.worker.gpus, 4), why
-    )
+    needs = magnitude(workload.gang.worker, times=workers)
+    return Before(workload.id, workload.tenant, workload.queue, workers, needs, why)
 
 
 def _why(snapshot: Snapshot, parts: dict[str, Floats], other: int, row: int) -> str:

@@ -112,6 +112,8 @@ class Node:
     labels: tuple[tuple[str, str], ...] = ()
     schedulable: bool = True
     """False while it is drained: what runs there goes on, nothing new is placed."""
+    host: str = ""
+    """What people call the machine; no decision looks at it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class NodeView:
     """A node and who uses it."""
 
     name: str
+    host: str
+    """What people call the machine; empty when that is its name."""
     labels: tuple[tuple[str, str], ...]
     schedulable: bool
     """False: it drains, or is lost while a gang is still booked there."""
@@ -184,6 +186,7 @@ def _nodes(snapshot: Snapshot) -> tuple[NodeView, ...]:
     return tuple(
         NodeView(
             name=node.name,
+            host=node.host,
             labels=node.labels,
             schedulable=node.schedulable,
             capacity=_amounts(cluster, cluster.capacity[row]),

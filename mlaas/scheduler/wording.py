@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mlaas.scheduler.types import Resources
+
 _STEPS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 MOST_NAMED = 4
 """Names in one sentence; the others are counted."""
@@ -26,6 +28,13 @@ def amount(resource: str, value: float) -> str:
         return f"{value / 2**30:.3g} GiB of memory"
     named = f"{value:.10g} {resource}"
     return named if resource not in ("GPU", "CPU") or value == 1 else f"{named}s"
+
+
+def magnitude(needs: Resources, *, times: float = 1) -> str:
+    """Return what tells an amount of machines from others: its GPUs; without any, what comes next."""
+    amounts = list(needs.amounts().items()) or [("CPU", 0.0)]
+    resource, value = amounts[0]
+    return amount(resource, round(value * times, 4))
 
 
 def count(number: int, noun: str) -> str:

@@ -200,7 +200,8 @@ def _by_rank(placement: Placement) -> list[str]:
 def _node(row: Mapping[str, Any], *, draining: Mapping[str, int]) -> Node:
     amounts = {name: amount for name, amount in row["Resources"].items() if not name.startswith(_NOT_SCHEDULED)}
     labels = tuple(sorted(row["Labels"].items()))
-    return Node(row["NodeID"], _resources(amounts), labels, schedulable=row["NodeID"] not in draining)
+    host = row.get("NodeManagerHostname") or row["NodeManagerAddress"]
+    return Node(row["NodeID"], _resources(amounts), labels, schedulable=row["NodeID"] not in draining, host=host)
 
 
 def _outside(

@@ -122,7 +122,7 @@ def parse_workers(value: object) -> tuple[int, int]:
     Raises:
         ValueError: it is neither.
     """
-    match = re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", _written(value))
+    match = re.fullmatch(r"(\d{1,18})(?:\.\.(\d{1,18}))?", _written(value))
     if match is None:
         raise ValueError(
             f"{shown(value)} is not a number of workers; write 4, or 2..8 for a gang that may shrink and grow"

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from mlaas.cli.cluster_tables import bar, cluster_tables
-from mlaas.cli.workload_text import gang_text, in_turn, lines_text, row_of, shortened
+from mlaas.cli.workload_text import gang_text, in_turn, lines_text, row_of, shortened, why_text
 
 NODE = "0123456789abcdef" * 3 + "01234567"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -19,6 +19,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 def node(name: str, **fields: Any) -> dict[str, Any]:
     return {
         "name": name,
+        "host": "",
         "labels": [["rack", "r1"], ["ray.io/node-id", "x"]],
         "schedulable": True,
         "capacity": [["GPU", 8.0], ["memory", 2.0**36], ["node:10.0.0.1", 1.0]],
@@ -144,12 +145,12 @@ def test_a_workload_is_a_line_with_its_time_in_its_state_and_the_reason() -> Non
         "reason": f"no room on {NODE}",
         "spec": {"workers": "2..8", "gpus": 2.0, "cpus": 1.0, "priority": "high"},
     }
-    row = {name: str(value) for name, value in row_of(workload, now=NOW).items()}
+    row = {name: str(value) for name, value in row_of(workload, now=NOW, hosts={}).items()}
     assert row["turn"] == "3"
     assert row["for"] == "2 h"
     assert row["gang"] == "2..8 x 2 GPUs"
     assert row["why"] == "no room on 01234567"
-    assert str(row_of({**workload, "state": "running"}, now=NOW)["for"]) == "60 min"
+    assert str(row_of({**workload, "state": "running"}, now=NOW, hosts={})["for"]) == "60 min"
 
 
 def test_gangs_are_named_by_what_is_scarce() -> None:
@@ -161,8 +162,16 @@ def test_gangs_are_named_by_what_is_scarce() -> None:
 def test_long_node_ids_are_shortened_and_nothing_else() -> None:
     assert shortened(f"on {NODE} and w-0123456789ab") == "on 01234567 and w-0123456789ab"
     assert shortened(NODE + "0") == NODE + "0"
+    assert shortened(f"3 on {NODE}", {NODE: "gpu-7"}) == "3 on 01234567 (gpu-7)"
+
+
+def test_who_is_further_back_is_told_how_many_go_first() -> None:
+    workload = {"state": "pending", "position": 5, "reason": "behind others that want the same capacity"}
+    assert why_text(workload, hosts={}) == "number 5; 4 before it"
+    assert why_text({**workload, "position": 1}, hosts={}) == workload["reason"]
+    assert why_text({**workload, "reason": "quota"}, hosts={}) == "quota"
 
 
 def test_an_explanation_keeps_all_its_lines() -> None:
-    text = lines_text(["w-1 is pending: quota", "waits: x", "  more"], state="pending")
+    text = lines_text(["w-1 is pending: quota", "waits: x", "  more"], hosts={}, state="pending")
     assert text.plain == "w-1 is pending: quota\n  waits: x\n    more"
