@@ -17,6 +17,7 @@ import numpy as np
 from mlaas.errors import ConfigError
 from mlaas.scheduler.estimates import exceeded, outlook
 from mlaas.scheduler.fairness import boost, fair_shares, virtual_start
+from mlaas.scheduler.quota import INFINITE
 from mlaas.scheduler.tables import is_protected
 
 if TYPE_CHECKING:
@@ -320,22 +321,28 @@ def _outlook(running: RunningTable, now_s: float) -> Outlook:
 
 
 def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
-    """Return which running gangs stand on borrowed capacity: the least valuable ones above their queue's guarantee."""
+    """Return which running gangs stand on borrowed capacity: the least valuable ones above their queue's guarantee.
+
+    A queue borrows what it holds above its guarantee of any resource that it has one of; without any it borrows all.
+    """
     table, tree = snapshot.running, snapshot.queues
     if not tree.is_limited:
         return np.ones(len(table), dtype=bool)
-    held = held_units(snapshot)
-    result = np.zeros(len(table), dtype=bool)
-    above = (usage_by_leaf(snapshot) > tree.entitlement).any(axis=1)
-    rows = np.flatnonzero(above[table.ints_of("queue")])
+    queue, named = table.ints_of("queue"), tree.guarantee > 0
+    bound = np.where(named, tree.entitlement, INFINITE)
+    result: Bools = ~named.any(axis=1)[queue]
+    rows = np.flatnonzero((usage_by_leaf(snapshot) > bound).any(axis=1)[queue])
     order = rows[np.argsort(-value[rows], kind="stable")]
     # Few distinct numbers in a narrow type: numpy sorts those by counting.
-    order = order[np.argsort(table.ints_of("queue")[order].astype(np.min_scalar_type(len(above))), kind="stable")]
-    queue = table.ints_of("queue")[order]
-    used = np.cumsum(held[order], axis=0)
-    before = np.concatenate([np.zeros((1, used.shape[1]), dtype=np.int64), used])
-    used -= before[np.searchsorted(queue, queue)]
-    result[order] = (used > tree.entitlement[queue]).any(axis=1)
+    order = order[np.argsort(queue[order].astype(np.min_scalar_type(len(bound))), kind="stable")]
+    groups = queue[order]
+    first = np.flatnonzero(np.diff(groups, prepend=-1))
+    sizes = np.diff(first, append=len(order))
+    for column in np.flatnonzero(named.any(axis=0)):
+        held = held_units(snapshot)[order, column]
+        used = np.cumsum(held)
+        used -= np.repeat(used[first] - held[first], sizes)
+        result[order] |= used > bound[groups, column]
     return result
 
 

@@ -3,11 +3,12 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mlaas.scheduler.cycle import decide
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import POLICIES, MlaasPolicy
+from mlaas.scheduler.ordering import POLICIES, MlaasPolicy, borrowed
 from mlaas.scheduler.types import (
     Decision,
     Gang,
@@ -274,3 +275,28 @@ def test_a_gang_goes_where_it_was_measured_to_be_fastest_and_is_believed_to_end_
     assert left == {"first": 500.0, "second": 2_000.0}
     ledger.advance(100.0)
     assert ledger.requeue("first").attained_s == 200.0
+
+
+def test_what_a_queue_is_guaranteed_is_not_borrowed_for_the_resources_that_it_says_nothing_of() -> None:
+    nodes = [Node(f"n{number}", Resources(gpus=8, cpus=96)) for number in range(2)]
+    own = (("GPU", 8.0),)
+    queues = [
+        Queue("org"),
+        *(Queue(name, parent="org", guarantee=own) for name in ("a", "b")),
+        Queue("c", parent="org"),
+    ]
+    ledger = Ledger(nodes, queues)
+    gang = Gang(Resources(gpus=8, cpus=8))
+    for queue, estimate_s in (("a", 1e5), ("c", 10.0)):
+        ledger.submit(Workload(queue, gang, submitted_s=0.0, queue=queue, estimate_s=estimate_s, min_runtime_s=0.0))
+    for action in decide(ledger.snapshot(), POLICIES["mlaas"]).actions:
+        if isinstance(action, Place):
+            ledger.start(action.workload_id, action.placement)
+    ledger.advance(1.0)
+    assert dict(zip(ledger.running.ids, borrowed(ledger.snapshot(), np.ones(2)), strict=True)) == {
+        "a": False,
+        "c": True,
+    }
+    ledger.submit(Workload("b", gang, submitted_s=1.0, queue="b", estimate_s=100.0))
+    yielding = [it for it in decide(ledger.snapshot(), POLICIES["mlaas"]).actions if isinstance(it, Preempt)]
+    assert [(it.workload_id, it.for_id) for it in yielding] == [("c", "b")]
