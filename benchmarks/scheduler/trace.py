@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--format", default="philly")
     parser.add_argument("--nodes", default="51")
     parser.add_argument("--gpus-per-node", default="8")
+    parser.add_argument("--cluster", help="YAML file of nodes and queues, instead of equal nodes.")
     parser.add_argument("--policies", default="fifo,easy,sjf,las,fair,srsf-oracle,mlaas")
     parser.add_argument("--estimate-error", default="3")
     parser.add_argument("--restart-cost-s", default="60")
@@ -41,11 +42,14 @@ def main() -> None:
 
 def replayed(policy: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Run `mlaas simulate` for one policy."""
+    cluster = ["--nodes", arguments.nodes, "--gpus-per-node", arguments.gpus_per_node]
+    if arguments.cluster is not None:
+        cluster = ["--cluster", arguments.cluster]
     command = [
         sys.executable, "-c", "from mlaas.cli.main import main; main()", "simulate",
-        "--trace", arguments.trace, "--format", arguments.format, "--nodes", arguments.nodes,
-        "--gpus-per-node", arguments.gpus_per_node, "--estimate-error", arguments.estimate_error,
-        "--restart-cost-s", arguments.restart_cost_s, "--policy", policy, "--json",
+        "--trace", arguments.trace, "--format", arguments.format, *cluster,
+        "--estimate-error", arguments.estimate_error, "--restart-cost-s", arguments.restart_cost_s,
+        "--policy", policy, "--json",
     ]  # fmt: skip
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True)

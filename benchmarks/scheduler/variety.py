@@ -26,8 +26,12 @@ NODES, GPUS, LOAD = 8, 8, 1.1
 MIXED = ((1, 2, 4, 8, 16), (0.7, 0.1, 0.08, 0.1, 0.02))
 SHAPES = (
     "mixed", "wide", "fractions", "deadlines", "weights", "bursts", "blind", "no_estimates", "priorities", "elastic",
+    "quotas",
 )  # fmt: skip
 WEIGHTS = (4.0, 2.0, 1.0, 1.0)
+GUARANTEES = (24.0, 16.0, 12.0, 12.0)
+"""GPUs of each tenant, all there are together. The first asks for more than it may use even with what it borrows."""
+MOST_BORROWED = 12.0
 
 
 def main() -> None:
@@ -81,12 +85,21 @@ def _shaped(job: TraceJob, shape: str, rng: np.random.Generator) -> TraceJob:
     return job
 
 
+def _queues(shape: str) -> tuple[Queue, ...]:
+    """Return the tenants' queues; none where all are equal and share all."""
+    if shape == "weights":
+        return (Queue("all"), *(Queue(f"t{n}", parent="all", weight=weight) for n, weight in enumerate(WEIGHTS)))
+    if shape == "quotas":
+        limit = (("GPU", MOST_BORROWED),)
+        own = [(("GPU", gpus),) for gpus in GUARANTEES]
+        tenants = (Queue(f"t{n}", parent="all", guarantee=own[n], borrowing_limit=limit) for n in range(len(own)))
+        return (Queue("all"), *tenants)
+    return ()
+
+
 def figures(jobs: Sequence[TraceJob], shape: str, policy: str, *, seed: int) -> dict[str, object]:
     """Replay one trace under one policy."""
-    machines = equal_nodes(num_nodes=NODES, gpus_per_node=GPUS)
-    if shape == "weights":
-        queues = (Queue("all"), *(Queue(f"t{n}", parent="all", weight=weight) for n, weight in enumerate(WEIGHTS)))
-        machines = Machines(machines.nodes, queues)
+    machines = Machines(equal_nodes(num_nodes=NODES, gpus_per_node=GPUS).nodes, _queues(shape))
     error = 100.0 if shape == "blind" else 3.0
     report = summarize(replay(jobs, machines, POLICIES[policy], Terms(estimate_error=error, seed=seed)))
     return {
