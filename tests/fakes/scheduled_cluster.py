@@ -73,27 +73,26 @@ class ScheduledCluster:
 @contextlib.contextmanager
 def scheduled_cluster(home: Path, *racks: str) -> Iterator[ScheduledCluster]:
     """Start a head in the first rack and a node in each further one, and the scheduler; end all of it."""
-    variables = pytest.MonkeyPatch()
-    variables.setenv("MLAAS_HOME", str(home))
-    variables.setenv("PYTHONPATH", os.getcwd())
-    home.mkdir(parents=True, exist_ok=True)
-    migrate(f"sqlite:///{home / 'mlaas.db'}")
-    cluster = Cluster(
-        initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "labels": {"rack": racks[0]}}
-    )
-    try:
-        for rack in racks[1:]:
-            cluster.add_node(**NODE, labels={"rack": rack})
-        ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level="error")
-        cluster.wait_for_nodes()
-        start_actor()
-        scheduled = ScheduledCluster(cluster, BlockingClient(), home)
-        wait_until(lambda: _is_up(scheduled.client), what="the scheduler", timeout_s=60)
-        yield scheduled
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-        variables.undo()
+    with pytest.MonkeyPatch.context() as variables:
+        variables.setenv("MLAAS_HOME", str(home))
+        variables.setenv("PYTHONPATH", os.getcwd())
+        home.mkdir(parents=True, exist_ok=True)
+        migrate(f"sqlite:///{home / 'mlaas.db'}")
+        cluster = Cluster(
+            initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "labels": {"rack": racks[0]}}
+        )
+        try:
+            for rack in racks[1:]:
+                cluster.add_node(**NODE, labels={"rack": rack})
+            ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level="error")
+            cluster.wait_for_nodes()
+            start_actor()
+            scheduled = ScheduledCluster(cluster, BlockingClient(), home)
+            wait_until(lambda: _is_up(scheduled.client), what="the scheduler", timeout_s=60)
+            yield scheduled
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
 
 
 def _is_up(client: Any) -> bool:
