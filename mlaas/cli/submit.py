@@ -114,5 +114,5 @@ def _show(records: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         console.print(headline(record))
     if len(records) > _MOST_SHOWN:
         console.print(f"and {len(records) - _MOST_SHOWN} more", style="dim")
-    first = records[0]["id"]
+    first = records[0]["parent_id"] or records[0]["id"]
     console.print(f"`mlaas explain {first}` says why it waits, `mlaas logs -f {first}` follows it", style="dim")

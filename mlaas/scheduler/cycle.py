@@ -22,6 +22,7 @@ from mlaas.scheduler.elastic import enlarge, grow
 from mlaas.scheduler.ordering import AGED_RANK, Blocked, entitled_pending, usage_by_leaf
 from mlaas.scheduler.placement import find_nodes
 from mlaas.scheduler.types import Decision, Move, Place, Placement, Preempt, Reserve, Shrink, Wait, WaitCode
+from mlaas.scheduler.wording import duration
 from mlaas.scheduler.yielders import Yielders
 
 if TYPE_CHECKING:
@@ -337,7 +338,7 @@ class Cycle:
             self.reservation.spare.close(gang.mask)
         names = self.snapshot.cluster.nodes
         placement = Placement(tuple((names[node].name, count) for node, count in found.nodes))
-        reason = f"first in line: what starts now leaves this to it, in {start_s - self.snapshot.now_s:.0f} s"
+        reason = f"first in line: what starts now leaves this to it, in {duration(start_s - self.snapshot.now_s)}"
         self.actions.append(Reserve(self.snapshot.pending.ids[self.head], start_s, placement, reason))
 
     def _cedes(self, head: int, start_s: float) -> Bools:

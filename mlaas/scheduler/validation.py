@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlaas.errors import AdmissionError, ConfigError
 from mlaas.scheduler.cluster import ClusterIndex
 from mlaas.scheduler.placement import most_workers
-from mlaas.scheduler.wording import amount
+from mlaas.scheduler.wording import amount, count
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -250,7 +250,7 @@ def _check_fit(workload: Workload, cluster: ClusterIndex) -> None:
     most = most_workers(cluster.empty(), compiled)
     if most < gang.min_workers:
         raise AdmissionError(
-            "gang_too_large", f"{workload.id}: {gang.min_workers} workers of {_text(gang)}; {_largest(most)}"
+            "gang_too_large", f"{workload.id}: {count(gang.min_workers, 'worker')} of {_text(gang)}; {_largest(most)}"
         )
 
 

@@ -11,8 +11,11 @@ from mlaas.scheduler.remedies import Choices
 from mlaas.scheduler.requests.queue_changes import AppliedQueues, diff
 from mlaas.scheduler.requests.queues_file import encode_queues, parse_queues
 from mlaas.scheduler.validation import check_queues, guarantees_beyond
+from mlaas.scheduler.wording import listed
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from mlaas.scheduler.live.roster import Roster
     from mlaas.scheduler.live.submission import Submissions
     from mlaas.scheduler.live.writer import Writer
@@ -54,7 +57,7 @@ class QueueRules:
         leaves = set(document.leaves())
         used = {live.record.queue for live in self._roster.lives.values() if not live.state.is_final} - leaves
         if used:
-            raise Conflict("queue_in_use", f"workloads wait or run in {', '.join(sorted(used))}; drain them first")
+            raise Conflict("queue_in_use", _in_use(used))
         beyond = guarantees_beyond(document.queues, self._roster.ledger.cluster.nodes)
         warnings = tuple(f"{fault.text} now; until more nodes come, not all of it can be given" for fault in beyond)
         applied = AppliedQueues(changes=diff(before, document), warnings=warnings)
@@ -82,3 +85,7 @@ class QueueRules:
         self._roster.ledger.set_queues(document.queues)
         self._submissions.queues = document
         self._roster.has_changed = True
+
+
+def _in_use(queues: Collection[str]) -> str:
+    return f"workloads wait or run in {listed(sorted(queues))}; keep that in the file until they have ended"

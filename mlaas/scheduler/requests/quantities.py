@@ -127,8 +127,10 @@ def parse_workers(value: object) -> tuple[int, int]:
         raise ValueError(
             f"{shown(value)} is not a number of workers; write 4, or 2..8 for a gang that may shrink and grow"
         )
-    least = int(match[1])
-    return least, int(match[2] or least)
+    least, most = int(match[1]), int(match[2] or match[1])
+    if most < least:
+        raise ValueError(f"{shown(value)}: the first is the fewest and the second the most; write {most}..{least}")
+    return least, most
 
 
 def parse_array(value: object) -> tuple[int, ...]:

@@ -203,6 +203,7 @@ BAD = [
     ("memory", -5, "-5 is not a size"),
     ("resources", {"TPU": -1}, "-1 is not a finite number"),
     ("workers", "8..", "write 4, or 2..8 for a gang that may shrink and grow"),
+    ("workers", "8..2", "write 2..8"),
     ("workers", 2.5, "2.5 is not a number of workers"),
     ("workers", True, "True is not a number of workers"),
     ("kind", "job array", "'job array' is not one of job, train, tune, serve, batch"),
