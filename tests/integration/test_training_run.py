@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import pytest
 
 from mlaas.platform.processes import owned
 from mlaas.tracking.registry import CHAMPION, Registry, find_pickle
-from mlaas.training.progress import read_curve
+from mlaas.training.progress import Left, ProgressReader, Resumed, read_curve
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ every_steps = {every}
 device = "cpu"
 """
 
+QUEUES = """
+queues: {default: {}}
+priority_classes: {urgent: 1000}  # no less than serving's: it does not wait for anybody's minimum runtime
+"""
+
 
 class Runs:
     """Submits one recipe again and again, each time as a run of its own once the one before is finished."""
@@ -80,6 +86,11 @@ class Runs:
             return bool(curve) and curve[-1].step >= step
 
         wait_until(reached, what=f"run {number} at step {step}", timeout_s=DEADLINE_S)
+
+    def next_number(self) -> int:
+        """Return the number that a run submitted now would get."""
+        numbers = [int(path.name) for path in self.instance.settings.runs_dir.glob("test-run-*/*")]
+        return max(numbers, default=0) + 1
 
     def processes(self, needle: str) -> list[psutil.Process]:
         return [p for p in owned(self.instance.settings.home) if needle in " ".join(p.cmdline())]
@@ -155,12 +166,13 @@ def test_run_is_in_mlflow_with_params_metrics_and_pictures(instance: Instance, u
 def test_killed_worker_costs_no_more_than_the_steps_since_the_checkpoint(
     runs: Runs, undisturbed: tuple[str, dict]
 ) -> None:
+    number = runs.next_number()
     job = runs.submit()
-    runs.wait_for_step(2, CHECKPOINT_EVERY + 10)
+    runs.wait_for_step(number, CHECKPOINT_EVERY + 10)
     runs.processes("RayTrainWorker")[0].send_signal(signal.SIGKILL)
     output, outcome = runs.finish(job)
     assert "resumed after step" in output
-    assert outcome["folder"] == str(runs.folder(2))
+    assert outcome["folder"] == str(runs.folder(number))
     assert weights(outcome) == weights(undisturbed[1])
     assert curve(outcome) == curve(undisturbed[1])
 
@@ -168,27 +180,57 @@ def test_killed_worker_costs_no_more_than_the_steps_since_the_checkpoint(
 def test_killed_driver_and_torn_checkpoint_submitted_again_ends_as_it_would_have(
     runs: Runs, undisturbed: tuple[str, dict]
 ) -> None:
+    number = runs.next_number()
     job = runs.submit()
-    runs.wait_for_step(3, 2 * CHECKPOINT_EVERY + 10)
+    runs.wait_for_step(number, 2 * CHECKPOINT_EVERY + 10)
     for driver in runs.processes("jobs.train_lm"):
         driver.send_signal(signal.SIGKILL)
     job.communicate(timeout=DEADLINE_S)
     assert job.returncode == 1
     wait_until(lambda: not runs.processes("RayTrainWorker"), what="the killed job's workers are gone")
-    newest = sorted((runs.folder(3) / "checkpoints").glob("step-*"))[-1]
+    newest = sorted((runs.folder(number) / "checkpoints").glob("step-*"))[-1]
     torn = max(newest.glob("rank-*"), key=lambda path: path.stat().st_size)
     torn.write_bytes(torn.read_bytes()[:1000])
     output, outcome = runs.finish(runs.submit())
     assert f"{newest} is refused: {torn.name} has 1,000 bytes" in output
     assert f"resumed after step {int(newest.name[5:]) - CHECKPOINT_EVERY}," in output
-    assert outcome["folder"] == str(runs.folder(3))
+    assert outcome["folder"] == str(runs.folder(number))
+    assert weights(outcome) == weights(undisturbed[1])
+
+
+def test_an_urgent_workload_has_the_cluster_within_seconds_and_the_run_loses_no_step(
+    runs: Runs, undisturbed: tuple[str, dict], tmp_path: Path
+) -> None:
+    instance, number = runs.instance, runs.next_number()
+    queues = tmp_path / "queues.yaml"
+    queues.write_text(QUEUES)
+    admin_key = instance.first_up.stdout.split()[-1]
+    instance.run("apply", str(queues), "--yes", "--key", admin_key)
+    (node,) = json.loads(instance.run("top", "--json").stdout)["nodes"]
+    all_cpus = dict(node["capacity"])["CPU"] - dict(node["outside"]).get("CPU", 0)
+    job = runs.submit()
+    runs.wait_for_step(number, 10)
+    urgent = instance.run(
+        "submit", "--priority", "urgent", "--cpus", str(all_cpus), "--wait", "--", "date", "+started at %s.%N"
+    )
+    output, outcome = runs.finish(job)
+
+    accepted, *_ = json.loads(instance.run("events", urgent.stdout.split()[0], "--json").stdout)
+    started_s = float(urgent.stdout.partition("started at ")[2].split()[0])
+    waited_s = started_s - datetime.fromisoformat(accepted["at"]).timestamp()
+    print(f"the urgent workload ran {waited_s:.1f} s after it was submitted")
+    assert waited_s < 20
+    entries = [entry.event for entry in ProgressReader(runs.folder(number) / "progress.jsonl").read_new()]
+    (left,) = (event for event in entries if isinstance(event, Left))
+    assert [event.step for event in entries if isinstance(event, Resumed)] == [0, left.step]
+    assert f"resumed after step {left.step}, from its checkpoint" in output
     assert weights(outcome) == weights(undisturbed[1])
 
 
 def test_checkpoint_that_cannot_be_written_ends_the_run_with_its_reason(
     runs: Runs, undisturbed: tuple[str, dict]
 ) -> None:
-    folder = runs.folder(1).parent / str(max(int(path.name) for path in runs.folder(1).parent.iterdir()) + 1)
+    folder = runs.folder(1).parent / str(runs.next_number())
     folder.mkdir()
     (folder / "checkpoints").write_text("in the way")
     job = runs.submit()
@@ -197,12 +239,3 @@ def test_checkpoint_that_cannot_be_written_ends_the_run_with_its_reason(
     assert f"error: checkpoint {folder}/checkpoints/step-{CHECKPOINT_EVERY:08d} was not written: File exists" in output
     assert "resumed after" not in output
     assert output.count(f"step  {CHECKPOINT_EVERY}/{STEPS}") == 1, "it was tried again"
-
-
-def test_a_wrong_recipe_fails_at_once_with_the_nearest_name(runs: Runs, tmp_path: Path) -> None:
-    wrong = tmp_path / "wrong.toml"
-    wrong.write_text(runs.recipe.read_text().replace("width", "widht", 1))
-    output, _ = Runs(runs.instance, wrong).submit().communicate(timeout=DEADLINE_S)
-    assert "error: recipe" in output
-    assert "unknown field model.widht; did you mean width?" in output
-    assert "Traceback" not in output
