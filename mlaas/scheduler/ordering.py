@@ -328,7 +328,8 @@ def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
     table, tree = snapshot.running, snapshot.queues
     if not tree.is_limited:
         return np.ones(len(table), dtype=bool)
-    queue, named = table.ints_of("queue"), tree.guarantee > 0
+    queue = table.ints_of("queue")
+    named: Bools = tree.guarantee > 0
     bound = np.where(named, tree.entitlement, INFINITE)
     result: Bools = ~named.any(axis=1)[queue]
     rows = np.flatnonzero((usage_by_leaf(snapshot) > bound).any(axis=1)[queue])
