@@ -331,8 +331,8 @@ def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
     queue = table.ints_of("queue")
     named: Bools = tree.guarantee > 0
     bound = np.where(named, tree.entitlement, INFINITE)
-    result: Bools = ~named.any(axis=1)[queue]
-    rows = np.flatnonzero((usage_by_leaf(snapshot) > bound).any(axis=1)[queue])
+    result: Bools = named.sum(axis=1)[queue] == 0
+    rows = np.flatnonzero((usage_by_leaf(snapshot) > bound).sum(axis=1)[queue])
     order = rows[np.argsort(-value[rows], kind="stable")]
     # Few distinct numbers in a narrow type: numpy sorts those by counting.
     order = order[np.argsort(queue[order].astype(np.min_scalar_type(len(bound))), kind="stable")]
