@@ -12,9 +12,9 @@ import time
 import numpy as np
 from results import write_result
 
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import POLICIES
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import POLICIES
 from mlaas.scheduler.types import Decision, Gang, Grow, Move, Node, Place, Preempt, Queue, Resources, Shrink, Workload
 
 TENANTS = 50

@@ -12,8 +12,8 @@ import numpy as np
 from decision_cycle import apply, build, workload
 from results import write_result
 
-from mlaas.scheduler.cycle import decide
-from mlaas.scheduler.ordering import POLICIES
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import POLICIES
 from mlaas.scheduler.types import Place
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from results import write_result
 
-from mlaas.scheduler.ordering import POLICIES
+from mlaas.scheduler.decision.ordering import POLICIES
 from mlaas.scheduler.simulate.machines import Machines, equal_nodes
 from mlaas.scheduler.simulate.replay import Terms, replay
 from mlaas.scheduler.simulate.report import summarize

@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlaas.scheduler.explain import Explanation
-    from mlaas.scheduler.plan import Plan
-    from mlaas.scheduler.view import ClusterView
+    from mlaas.scheduler.explanations.explain import Explanation
+    from mlaas.scheduler.explanations.plan import Plan
+    from mlaas.scheduler.explanations.view import ClusterView
     from mlaas.store.workloads import WorkloadEvent, WorkloadRecord
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlaas.scheduler.explain import Explanation
+    from mlaas.scheduler.explanations.explain import Explanation
+    from mlaas.scheduler.explanations.plan import Plan
+    from mlaas.scheduler.explanations.view import ClusterView
     from mlaas.scheduler.live.lifecycle import State
-    from mlaas.scheduler.plan import Plan
     from mlaas.scheduler.requests.queue_changes import AppliedQueues
     from mlaas.scheduler.requests.queues import QueuesDocument
     from mlaas.scheduler.requests.spec import WorkloadSpec
-    from mlaas.scheduler.view import ClusterView
     from mlaas.store.workloads import QueuesRecord, WorkloadEvent, WorkloadRecord
 
 

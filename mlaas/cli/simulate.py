@@ -39,7 +39,7 @@ def simulate(
 ) -> None:
     """Replay a job trace: what completion times, waits, utilisation and fairness a policy would give on a cluster."""
     from mlaas.cli.output import errors, print_json
-    from mlaas.scheduler.ordering import policy_named
+    from mlaas.scheduler.decision.ordering import policy_named
     from mlaas.scheduler.simulate.replay import Terms, replay
     from mlaas.scheduler.simulate.report import figures, summarize
     from mlaas.scheduler.simulate.traces import read_trace

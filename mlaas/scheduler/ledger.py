@@ -14,9 +14,9 @@ import numpy as np
 
 from mlaas.errors import Conflict, InvalidRequest, NotFound, PlacementError
 from mlaas.scheduler.cluster import Allocation, ClusterIndex
+from mlaas.scheduler.decision.fairness import decayed, held_shares
+from mlaas.scheduler.decision.quota import QueueTree
 from mlaas.scheduler.estimates import History, reported
-from mlaas.scheduler.fairness import decayed, held_shares
-from mlaas.scheduler.quota import QueueTree
 from mlaas.scheduler.snapshot import Snapshot
 from mlaas.scheduler.tables import PendingTable, Progress, RunningTable, dominant_share
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import ClusterIndex
+    from mlaas.scheduler.decision.quota import QueueTree
     from mlaas.scheduler.estimates import Floats
-    from mlaas.scheduler.quota import QueueTree
     from mlaas.scheduler.tables import PendingTable, RunningTable
 
 

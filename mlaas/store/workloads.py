@@ -113,7 +113,7 @@ class QueueUsage:
     """What queues had had at a time, as fair shares count it."""
 
     average_share: dict[str, float]
-    """By queue, its decayed dominant share (`mlaas.scheduler.fairness`)."""
+    """By queue, its decayed dominant share (`mlaas.scheduler.decision.fairness`)."""
     at: datetime
 
 

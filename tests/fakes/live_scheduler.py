@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import event
 
 from mlaas.errors import PlatformError
+from mlaas.scheduler.decision.ordering import policy_named
 from mlaas.scheduler.live.clock import Clock
 from mlaas.scheduler.live.service import SchedulerService
-from mlaas.scheduler.ordering import policy_named
 from mlaas.scheduler.requests.spec import Command, WorkloadSpec
 from mlaas.scheduler.types import Gang, Node, Resources
 from mlaas.store.engine import migrate, open_store

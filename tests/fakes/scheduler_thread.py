@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mlaas.scheduler.decision.ordering import policy_named
 from mlaas.scheduler.live.service import SchedulerService
 from mlaas.scheduler.live.types import POLL_S
-from mlaas.scheduler.ordering import policy_named
 from mlaas.scheduler.types import Node
 from tests.fakes.live_scheduler import new_store
 from tests.fakes.memory_cluster import MemoryCluster

@@ -16,9 +16,9 @@ from mlaas.scheduler.arbitration.leases import SchedulerLeases
 from mlaas.scheduler.arbitration.ports import ReplicaLease
 from mlaas.scheduler.arbitration.service import ArbitrationService
 from mlaas.scheduler.arbitration.types import Load, ReplicaState, Share
+from mlaas.scheduler.decision.ordering import policy_named
 from mlaas.scheduler.live.service import SchedulerService
 from mlaas.scheduler.on_ray.cluster import RayCluster
-from mlaas.scheduler.ordering import policy_named
 from mlaas.scheduler.requests.spec import Command
 from mlaas.scheduler.types import Resources
 from tests.fakes.live_scheduler import new_store

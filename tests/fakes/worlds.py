@@ -7,9 +7,9 @@ from random import Random
 from hypothesis import strategies as st
 
 from mlaas.errors import AdmissionError
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import POLICIES, SchedulingPolicy
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import POLICIES, SchedulingPolicy
 from mlaas.scheduler.types import (
     Decision,
     Gang,

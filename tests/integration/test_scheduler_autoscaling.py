@@ -10,9 +10,9 @@ import pytest
 import ray
 
 from mlaas.scheduler.autoscaling.types import Growth, NodeType
+from mlaas.scheduler.decision.ordering import policy_named
 from mlaas.scheduler.live.service import SchedulerService
 from mlaas.scheduler.on_ray.cluster import RayCluster
-from mlaas.scheduler.ordering import policy_named
 from mlaas.scheduler.requests.queues import QueuesDocument
 from mlaas.scheduler.requests.spec import Command, WorkloadSpec
 from mlaas.scheduler.types import Gang, Resources

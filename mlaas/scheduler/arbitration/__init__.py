@@ -8,7 +8,7 @@ service    the loop
 
 Each replica is one workload of kind `serve`: a gang of one worker, at high priority, not preemptible as long as it is
 one of its deployment's floor. A raised wish is a submission and a lowered one gives a gang back, so who shrinks or
-yields for serving, and who gets the machines afterwards, is decided by `mlaas.scheduler.cycle` as for everybody else.
+yields for serving, and who gets the machines afterwards, is decided by `decision.cycle` as for everybody else.
 Replicas need not start together, and a lost node takes only the replicas that were on it: hence a gang for each, not
 one elastic gang for all.
 """

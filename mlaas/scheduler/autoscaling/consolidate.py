@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.placement import find_nodes
+from mlaas.scheduler.decision.placement import find_nodes
 from mlaas.scheduler.tables import is_protected
 from mlaas.scheduler.types import Move
 

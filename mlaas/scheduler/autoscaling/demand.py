@@ -15,15 +15,15 @@ import numpy as np
 from mlaas.scheduler.autoscaling.grown import GrownCluster
 from mlaas.scheduler.autoscaling.types import NODE_ID_LABEL
 from mlaas.scheduler.cluster import UNIT, units
+from mlaas.scheduler.decision.ordering import usage_by_leaf
+from mlaas.scheduler.decision.placement import find_nodes
+from mlaas.scheduler.decision.quota import QueueTree
 from mlaas.scheduler.live.ports import Demand
-from mlaas.scheduler.ordering import usage_by_leaf
-from mlaas.scheduler.placement import find_nodes
-from mlaas.scheduler.quota import QueueTree
 from mlaas.scheduler.types import Gang, Resources
 
 if TYPE_CHECKING:
     from mlaas.scheduler.autoscaling.types import Growth
-    from mlaas.scheduler.ordering import SchedulingPolicy
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.snapshot import Snapshot
 
 MOST_GANGS = 500

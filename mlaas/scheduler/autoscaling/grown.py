@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlaas.scheduler.autoscaling.types import NODE_TYPE_LABEL
 from mlaas.scheduler.cluster import UNIT, ClusterIndex, Free
-from mlaas.scheduler.placement import find_nodes, most_workers
+from mlaas.scheduler.decision.placement import find_nodes, most_workers
 from mlaas.scheduler.types import Node
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from mlaas.scheduler.autoscaling.demand import Demands
     from mlaas.scheduler.autoscaling.types import Growth
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.live.ports import ClusterPort
-    from mlaas.scheduler.ordering import SchedulingPolicy
     from mlaas.scheduler.snapshot import Snapshot
 
 PERIOD_S = 2.0

@@ -20,5 +20,5 @@ service      all verbs, and the life of the whole
 clock        time for records, and time for deadlines
 
 Only `executor` and `loop` touch the cluster. Only `writer` writes workloads; beside it `queue_rules` stores queues, and
-`retention` removes what is old. What to do is `mlaas.scheduler.cycle.decide`.
+`retention` removes what is old. What to do is `mlaas.scheduler.decision.cycle.decide`.
 """

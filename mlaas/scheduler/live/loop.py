@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from mlaas.errors import Conflict, PlatformError
 from mlaas.observability.definitions import LEASES_LOST, STORE_ERRORS, YIELDS_IGNORED
 from mlaas.observability.meters import Meters
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.explanations.recording import Recorder
 from mlaas.scheduler.live.booking import Booking
 from mlaas.scheduler.live.entries import QUEUED
 from mlaas.scheduler.live.executor import Executor
@@ -21,14 +22,13 @@ from mlaas.scheduler.live.sightings import Sighting, findings, leaks, outside_us
 from mlaas.scheduler.live.types import HOLDER_TIMEOUT_S
 from mlaas.scheduler.live.writer import Writer
 from mlaas.scheduler.metrics import observe
-from mlaas.scheduler.recording import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.live.ports import ClusterPort, Observation
     from mlaas.scheduler.live.roster import Roster
-    from mlaas.scheduler.ordering import SchedulingPolicy
     from mlaas.scheduler.types import Decision, Resources
     from mlaas.store.workloads import WorkloadRepository
 

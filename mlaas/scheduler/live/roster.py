@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.fairness import decayed, held_shares
+from mlaas.scheduler.decision.fairness import decayed, held_shares
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.live.entries import QUEUED, Batch, Lease, Live, Order, Plan, waiting_reason
 from mlaas.scheduler.live.holdings import Holdings

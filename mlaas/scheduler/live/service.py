@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 from mlaas.errors import NotFound, PlatformError
 from mlaas.scheduler.autoscaling.service import Autoscaler
-from mlaas.scheduler.explain import Explanation, Standing, explain
+from mlaas.scheduler.explanations.explain import Explanation, Standing, explain
+from mlaas.scheduler.explanations.plan import Plan, plan
+from mlaas.scheduler.explanations.turn import ids_in_turn
+from mlaas.scheduler.explanations.view import ClusterView, view
 from mlaas.scheduler.live.arrays import array_record, first_to_explain
 from mlaas.scheduler.live.clock import Clock
 from mlaas.scheduler.live.holders import Holders
@@ -20,19 +23,16 @@ from mlaas.scheduler.live.roster import Roster
 from mlaas.scheduler.live.submission import Submissions, workload_of
 from mlaas.scheduler.live.types import MOST_IN_A_ROW, POLL_S
 from mlaas.scheduler.live.types import workload_of as lease_owner
-from mlaas.scheduler.plan import Plan, plan
 from mlaas.scheduler.requests.document import decode_spec
-from mlaas.scheduler.turn import ids_in_turn
-from mlaas.scheduler.view import ClusterView, view
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.estimates import Belief
     from mlaas.scheduler.live.entries import Live
     from mlaas.scheduler.live.ports import ClusterPort, CommandState
     from mlaas.scheduler.live.types import LeaseSignal, Outcome, Ticket
-    from mlaas.scheduler.ordering import SchedulingPolicy
     from mlaas.scheduler.requests.queue_changes import AppliedQueues
     from mlaas.scheduler.requests.queues import QueuesDocument
     from mlaas.scheduler.requests.spec import WorkloadSpec

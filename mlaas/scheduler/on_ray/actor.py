@@ -13,11 +13,11 @@ from ray.exceptions import RayError
 
 from mlaas.errors import Conflict, MlaasError, PlatformError
 from mlaas.observability.exporter import Exporter
+from mlaas.scheduler.decision.ordering import policy_named
 from mlaas.scheduler.live.service import SchedulerService
 from mlaas.scheduler.live.writer import SUPERSEDED
 from mlaas.scheduler.on_ray.client import ACTOR_NAME, NAMESPACE, VERBS
 from mlaas.scheduler.on_ray.cluster import RayCluster
-from mlaas.scheduler.ordering import policy_named
 from mlaas.settings import load_settings
 from mlaas.store.engine import open_store
 from mlaas.store.workloads import WorkloadRepository

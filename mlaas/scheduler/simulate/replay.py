@@ -11,7 +11,7 @@ import numpy as np
 
 from mlaas.errors import AdmissionError, ConfigError
 from mlaas.scheduler.cluster import UNIT
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.simulate.machines import gang_of, queues_for
 from mlaas.scheduler.types import Grow, Move, Place, Preempt, Shrink, Workload
@@ -20,8 +20,8 @@ from mlaas.scheduler.validation import check_workload
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.estimates import Floats
-    from mlaas.scheduler.ordering import SchedulingPolicy
     from mlaas.scheduler.simulate.machines import Machines
     from mlaas.scheduler.simulate.traces import TraceJob
     from mlaas.scheduler.tables import Progress

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from mlaas.errors import Conflict, InvalidRequest, NotFound, PlacementError
 from mlaas.scheduler.cluster import UNIT
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import POLICIES
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import POLICIES
 from mlaas.scheduler.tables import Progress
 from mlaas.scheduler.types import DEFAULT_QUEUE, Gang, Node, Place, Placement, Queue, Resources, Workload
 

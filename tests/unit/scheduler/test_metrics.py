@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mlaas.observability.definitions import SCHEDULER, STORE_ERRORS
 from mlaas.observability.meters import Meters
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.metrics import observe
 from mlaas.scheduler.types import Gang, Move, Node, Place, Preempt, Queue, Resources, Shrink, Workload

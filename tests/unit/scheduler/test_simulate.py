@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mlaas.cli.main import app
 from mlaas.errors import ConfigError
-from mlaas.scheduler.ordering import POLICIES
+from mlaas.scheduler.decision.ordering import POLICIES
 from mlaas.scheduler.simulate.machines import equal_nodes, gang_of, read_machines
 from mlaas.scheduler.simulate.replay import Outcome, Terms, replay
 from mlaas.scheduler.simulate.report import summarize

@@ -6,8 +6,8 @@ import asyncio
 
 from mlaas.scheduler.autoscaling.service import CONSOLIDATE_S, REPEAT_S, Autoscaler
 from mlaas.scheduler.autoscaling.types import NODE_TYPE_LABEL, Growth, NodeType
+from mlaas.scheduler.decision.ordering import policy_named
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import policy_named
 from mlaas.scheduler.types import Decision, Gang, Move, Node, Placement, Queue, Resources, Workload
 from tests.fakes.memory_cluster import MemoryCluster
 

@@ -11,9 +11,9 @@ from mlaas.scheduler.autoscaling.demand import decide_demand
 from mlaas.scheduler.autoscaling.grown import GrownCluster
 from mlaas.scheduler.autoscaling.types import NODE_TYPE_LABEL, Growth, NodeType
 from mlaas.scheduler.cluster import ClusterIndex
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import policy_named
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import policy_named
 from mlaas.scheduler.types import Gang, Node, Queue, Resources, Strategy, Workload
 
 POLICY = policy_named("mlaas")

@@ -1,8 +1,8 @@
 """What was decided live is decided again from what was recorded of it."""
 
-from mlaas.scheduler.cycle import decide
-from mlaas.scheduler.ordering import POLICIES
-from mlaas.scheduler.recording import decode_snapshot
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import POLICIES
+from mlaas.scheduler.explanations.recording import decode_snapshot
 from mlaas.scheduler.types import Place, Preempt
 
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlaas.scheduler.cluster import Free
-from mlaas.scheduler.placement import find_nodes, most_workers
+from mlaas.scheduler.decision.placement import find_nodes, most_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mlaas.scheduler.cluster import Bools, CompiledGang, Ints
+    from mlaas.scheduler.decision.quota import Usage
     from mlaas.scheduler.estimates import Floats
-    from mlaas.scheduler.quota import Usage
     from mlaas.scheduler.tables import RunningTable
 
 

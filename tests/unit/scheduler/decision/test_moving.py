@@ -2,9 +2,9 @@
 
 import pytest
 
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import POLICIES
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import POLICIES
 from mlaas.scheduler.types import DEFAULT_QUEUE, Action, Gang, Move, Node, Place, Placement, Queue, Resources, Workload
 
 MLAAS = POLICIES["mlaas"]

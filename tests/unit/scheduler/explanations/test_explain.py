@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlaas.scheduler.cycle import decide
-from mlaas.scheduler.explain import Explanation, Standing, explain
-from mlaas.scheduler.forecast import forecast
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import POLICIES, usage_by_leaf
+from mlaas.scheduler.decision.placement import find_nodes
+from mlaas.scheduler.explanations.explain import Explanation, Standing, explain
+from mlaas.scheduler.explanations.forecast import forecast
+from mlaas.scheduler.explanations.plan import plan
+from mlaas.scheduler.explanations.recording import decode_snapshot, encode_snapshot
+from mlaas.scheduler.explanations.remedies import Choices, RemedyKind, remedies_for
+from mlaas.scheduler.explanations.shortage import fit_of, quota_levels
+from mlaas.scheduler.explanations.turn import turn_of
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.live.lifecycle import State
-from mlaas.scheduler.ordering import POLICIES, usage_by_leaf
-from mlaas.scheduler.placement import find_nodes
-from mlaas.scheduler.plan import plan
-from mlaas.scheduler.recording import decode_snapshot, encode_snapshot
-from mlaas.scheduler.remedies import Choices, RemedyKind, remedies_for
 from mlaas.scheduler.requests.queues import PriorityClass
-from mlaas.scheduler.shortage import fit_of, quota_levels
 from mlaas.scheduler.snapshot import Snapshot
-from mlaas.scheduler.turn import turn_of
 from mlaas.scheduler.types import Gang, Node, Place, Queue, Resources, Workload
 from tests.fakes.worlds import POLICY, apply, ledgers
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import usage_by_leaf
+from mlaas.scheduler.decision.placement import most_workers
+from mlaas.scheduler.decision.preemption import Claim, make_room, preference
+from mlaas.scheduler.explanations.wording import amount, count, duration, listed, magnitude
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import usage_by_leaf
-from mlaas.scheduler.placement import most_workers
-from mlaas.scheduler.preemption import Claim, make_room, preference
 from mlaas.scheduler.types import Place
-from mlaas.scheduler.wording import amount, count, duration, listed, magnitude
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.estimates import Belief
-    from mlaas.scheduler.ordering import SchedulingPolicy
     from mlaas.scheduler.requests.queues import PriorityClass
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.tables import Entry

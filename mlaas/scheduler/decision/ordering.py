@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mlaas.errors import ConfigError
+from mlaas.scheduler.decision.fairness import boost, fair_shares, virtual_start
+from mlaas.scheduler.decision.quota import INFINITE
 from mlaas.scheduler.estimates import exceeded, outlook
-from mlaas.scheduler.fairness import boost, fair_shares, virtual_start
-from mlaas.scheduler.quota import INFINITE
 from mlaas.scheduler.tables import is_protected
 
 if TYPE_CHECKING:

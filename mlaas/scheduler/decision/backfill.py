@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlaas.scheduler.cluster import Free
-from mlaas.scheduler.placement import find_nodes, most_workers
+from mlaas.scheduler.decision.placement import find_nodes, most_workers
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import CompiledGang, Ints

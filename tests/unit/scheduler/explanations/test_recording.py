@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlaas.errors import InvalidRequest
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import POLICIES
 from mlaas.scheduler.estimates import reported
+from mlaas.scheduler.explanations.recording import Recorder, decode_snapshot, encode_snapshot
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import POLICIES
-from mlaas.scheduler.recording import Recorder, decode_snapshot, encode_snapshot
 from mlaas.scheduler.types import Gang, Node, Place, Queue, Resources, Workload
 from tests.fakes.worlds import POLICY, apply, ledgers
 

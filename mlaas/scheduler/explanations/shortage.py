@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlaas.scheduler.cluster import UNIT
-from mlaas.scheduler.ordering import usage_by_leaf
-from mlaas.scheduler.placement import most_workers
-from mlaas.scheduler.quota import INFINITE
-from mlaas.scheduler.wording import amount, count, listed
+from mlaas.scheduler.decision.ordering import usage_by_leaf
+from mlaas.scheduler.decision.placement import most_workers
+from mlaas.scheduler.decision.quota import INFINITE
+from mlaas.scheduler.explanations.wording import amount, count, listed
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Bools, ClusterIndex, CompiledGang, Ints

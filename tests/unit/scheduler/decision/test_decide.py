@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mlaas.errors import AdmissionError
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import POLICIES, usage_by_leaf
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import POLICIES, usage_by_leaf
 from mlaas.scheduler.tables import is_protected
 from mlaas.scheduler.types import (
     Gang,

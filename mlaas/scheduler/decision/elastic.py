@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.placement import find_nodes, most_workers
+from mlaas.scheduler.decision.placement import find_nodes, most_workers
 from mlaas.scheduler.types import Grow, Place, Placement, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from mlaas.scheduler.cluster import CompiledGang, Free
-    from mlaas.scheduler.quota import Usage
+    from mlaas.scheduler.decision.quota import Usage
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.types import Action
 

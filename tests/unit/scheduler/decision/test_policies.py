@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import POLICIES, MlaasPolicy, borrowed
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import POLICIES, MlaasPolicy, borrowed
 from mlaas.scheduler.types import (
     Decision,
     Gang,

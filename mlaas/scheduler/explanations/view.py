@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlaas.scheduler.cluster import UNIT
-from mlaas.scheduler.fairness import fair_shares
-from mlaas.scheduler.ordering import usage_by_leaf
+from mlaas.scheduler.decision.fairness import fair_shares
+from mlaas.scheduler.decision.ordering import usage_by_leaf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlaas.scheduler.cluster import Bools, ClusterIndex, Ints
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.estimates import Floats
-    from mlaas.scheduler.ordering import SchedulingPolicy
-    from mlaas.scheduler.shortage import Amounts
+    from mlaas.scheduler.explanations.shortage import Amounts
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.types import Placement
 

@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlaas.errors import AdmissionError
-from mlaas.scheduler.cycle import decide
-from mlaas.scheduler.explain import Queued, queued_as, queued_lines
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.explanations.explain import Queued, queued_as, queued_lines
+from mlaas.scheduler.explanations.remedies import Choices
+from mlaas.scheduler.explanations.wording import amount, count
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.remedies import Choices
 from mlaas.scheduler.types import Place
 from mlaas.scheduler.validation import check_workload
-from mlaas.scheduler.wording import amount, count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.estimates import Belief
-    from mlaas.scheduler.ordering import SchedulingPolicy
-    from mlaas.scheduler.shortage import QuotaLevel
+    from mlaas.scheduler.explanations.shortage import QuotaLevel
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.types import Workload
 

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from mlaas.errors import InvalidRequest
 from mlaas.scheduler.cluster import Allocation, ClusterIndex
+from mlaas.scheduler.decision.quota import QueueTree
 from mlaas.scheduler.estimates import Belief
-from mlaas.scheduler.quota import QueueTree
 from mlaas.scheduler.snapshot import Snapshot
 from mlaas.scheduler.tables import PendingTable, Progress, RunningTable, dominant_share
 from mlaas.scheduler.types import Decision, Node, Queue, Workload

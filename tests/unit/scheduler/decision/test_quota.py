@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlaas.scheduler.cluster import UNIT
-from mlaas.scheduler.quota import QueueTree
+from mlaas.scheduler.decision.quota import QueueTree
 from mlaas.scheduler.types import Queue
 
 

@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.backfill import Held, Reservation, reserve
-from mlaas.scheduler.elastic import enlarge, grow
-from mlaas.scheduler.ordering import AGED_RANK, Blocked, entitled_pending, usage_by_leaf
-from mlaas.scheduler.placement import find_nodes
+from mlaas.scheduler.decision.backfill import Held, Reservation, reserve
+from mlaas.scheduler.decision.elastic import enlarge, grow
+from mlaas.scheduler.decision.ordering import AGED_RANK, Blocked, entitled_pending, usage_by_leaf
+from mlaas.scheduler.decision.placement import find_nodes
+from mlaas.scheduler.decision.yielders import Yielders
+from mlaas.scheduler.explanations.wording import duration
 from mlaas.scheduler.types import Decision, Move, Place, Placement, Preempt, Reserve, Shrink, Wait, WaitCode
-from mlaas.scheduler.wording import duration
-from mlaas.scheduler.yielders import Yielders
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Allocation, Bools, CompiledGang, Free, Ints
+    from mlaas.scheduler.decision.moving import Way
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
+    from mlaas.scheduler.decision.preemption import Room
+    from mlaas.scheduler.decision.quota import Usage
     from mlaas.scheduler.estimates import Floats
-    from mlaas.scheduler.moving import Way
-    from mlaas.scheduler.ordering import SchedulingPolicy
-    from mlaas.scheduler.preemption import Room
-    from mlaas.scheduler.quota import Usage
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.types import Action
 

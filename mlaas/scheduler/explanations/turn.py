@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.wording import duration, magnitude
+from mlaas.scheduler.explanations.wording import duration, magnitude
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Ints
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.estimates import Floats
-    from mlaas.scheduler.ordering import SchedulingPolicy
     from mlaas.scheduler.snapshot import Snapshot
 
 MOST_BEFORE = 5

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.decision.ordering import MlaasPolicy
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.ordering import MlaasPolicy
 from mlaas.scheduler.types import Gang, Grow, Move, Node, Place, Preempt, Queue, Resources, Shrink, Workload
 from tests.fakes.worlds import POLICY
 

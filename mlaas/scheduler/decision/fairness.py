@@ -14,8 +14,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Bools, Ints
+    from mlaas.scheduler.decision.quota import QueueTree
     from mlaas.scheduler.estimates import Floats
-    from mlaas.scheduler.quota import QueueTree
 
 HALF_LIFE_S = 86_400.0
 """Usage of a day ago counts half."""

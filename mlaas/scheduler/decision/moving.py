@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlaas.scheduler.cluster import UNIT, Free
-from mlaas.scheduler.placement import find_nodes
+from mlaas.scheduler.decision.placement import find_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.moving import MOST_COST, make_way, may_make_way
-from mlaas.scheduler.ordering import borrowed, held_units
-from mlaas.scheduler.preemption import Claim, make_room, preference
+from mlaas.scheduler.decision.moving import MOST_COST, make_way, may_make_way
+from mlaas.scheduler.decision.ordering import borrowed, held_units
+from mlaas.scheduler.decision.preemption import Claim, make_room, preference
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Bools, CompiledGang, Free, Ints
-    from mlaas.scheduler.cycle import Cycle
-    from mlaas.scheduler.moving import Way
-    from mlaas.scheduler.ordering import SchedulingPolicy
-    from mlaas.scheduler.preemption import Room
+    from mlaas.scheduler.decision.cycle import Cycle
+    from mlaas.scheduler.decision.moving import Way
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
+    from mlaas.scheduler.decision.preemption import Room
     from mlaas.scheduler.snapshot import Snapshot
 
 

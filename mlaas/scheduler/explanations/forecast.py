@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.cycle import decide
+from mlaas.scheduler.decision.cycle import decide
+from mlaas.scheduler.explanations.turn import rows_before
+from mlaas.scheduler.explanations.wording import duration
 from mlaas.scheduler.ledger import Ledger
-from mlaas.scheduler.turn import rows_before
 from mlaas.scheduler.types import Grow, Move, Place, Preempt, Shrink
-from mlaas.scheduler.wording import duration
 
 if TYPE_CHECKING:
-    from mlaas.scheduler.ordering import SchedulingPolicy
+    from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.snapshot import Snapshot
     from mlaas.scheduler.tables import Entry, Progress
 
