@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from mlaas.scheduler.live.types import workload_of as lease_owner
 from mlaas.scheduler.requests.document import decode_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import AsyncIterator, Collection, Sequence
 
     from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.estimates import Belief
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from mlaas.store.workloads import WorkloadEvent, WorkloadRecord, WorkloadRepository
 
 
+MOST_ASKING = 16
+"""Callers that may wait for an explanation or a plan: on a full cluster one takes seconds, and callers give up."""
+BUSY_S = 5.0
+"""What those beyond are told to wait."""
 MOST_EVENTS = 1_000
 """Events of one answer; the next begin after the last of them."""
 
@@ -79,6 +84,7 @@ class SchedulerService:
         self._thinking = asyncio.Lock()
         """Held while a thread explains or plans, for seconds on a full cluster: one at a time, for threads share one
         interpreter with the loop, and each takes as much of it as the loop gets."""
+        self._num_asking = 0
 
     async def start(self) -> None:
         """Become the leader, and take up what the store and the cluster say.
@@ -178,10 +184,10 @@ class SchedulerService:
                 in its turn, then what is held back.
 
         Raises:
-            PlatformError: the store does not answer.
+            PlatformError: the store does not answer; or, in its turn, the service is not up.
         """
-        self._check_up()
         if in_turn:
+            self._check_up()
             ids = await asyncio.to_thread(ids_in_turn, self._copy(), self._policy)
             turn = {each: number for number, each in enumerate(ids)}
             unfinished = (live.committed for live in self.roster.lives.values())
@@ -205,9 +211,9 @@ class SchedulerService:
 
         Raises:
             NotFound: there is none, or it is another tenant's.
-            PlatformError: it has ended, and the store does not answer.
+            PlatformError: it has ended and the store does not answer, or too many ask (`scheduler_busy`).
         """
-        async with self._thinking:
+        async with self._turn_to_think():
             records = await self._submission(workload_id, tenant)
             record = first_to_explain(records)
             live = self.roster.lives.get(record.id)
@@ -231,7 +237,7 @@ class SchedulerService:
         """
         self._check_up()
         workloads = self._submissions.preview(spec, tenant=tenant)
-        async with self._thinking:
+        async with self._turn_to_think():
             return await asyncio.to_thread(
                 plan,
                 self._copy(),
@@ -241,6 +247,23 @@ class SchedulerService:
                 choices=self._queues.choices(tenant),
                 may_grow=bool(self._submissions.queues.growth.node_types),
             )
+
+    @asynccontextmanager
+    async def _turn_to_think(self) -> AsyncIterator[None]:
+        """Wait for the thread that explains and plans.
+
+        Raises:
+            PlatformError: so many wait for it that none of them would be answered in time.
+        """
+        if self._num_asking >= MOST_ASKING:
+            message = f"{MOST_ASKING} others wait for an explanation or a plan; come back in a moment"
+            raise PlatformError("scheduler_busy", message, retry_after_s=BUSY_S)
+        self._num_asking += 1
+        try:
+            async with self._thinking:
+                yield
+        finally:
+            self._num_asking -= 1
 
     async def top(self) -> ClusterView:
         """Return the cluster as it is used now."""

@@ -4,6 +4,8 @@ import asyncio
 import time
 from itertools import pairwise
 
+from mlaas.errors import PlatformError
+from mlaas.scheduler.live.service import MOST_ASKING
 from tests.fakes.live_scheduler import job
 
 ASKING = 8
@@ -42,3 +44,13 @@ async def test_however_many_ask_for_reasons_a_turn_waits_for_one_of_them_at_most
     await asyncio.gather(*asking, return_exceptions=True)
     assert len(told) < ASKING
     assert all_s < 4.0 * own_s
+
+
+async def test_more_than_can_be_answered_in_time_are_told_to_come_back(bench):
+    [record] = await bench.service.submit(job(), tenant="ann")
+    asking = [bench.service.explain(record.id) for _ in range(2 * MOST_ASKING)]
+    told = await asyncio.gather(*asking, return_exceptions=True)
+    refused = [each for each in told if isinstance(each, PlatformError)]
+    assert len(refused) == MOST_ASKING
+    assert {(error.code, error.retry_after_s is not None) for error in refused} == {("scheduler_busy", True)}
+    assert await bench.service.explain(record.id)
