@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlaas.cli.workload_text import hosts_of, shortened
-from mlaas.scheduler.explanations.wording import count, duration
+from mlaas.scheduler.wording import count, duration
 
 Amounts = Sequence[tuple[str, float]]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from mlaas.scheduler.explanations.wording import amount, duration
+from mlaas.scheduler.wording import amount, duration
 
 _STYLES: Final = {
     "pending": "yellow",

@@ -11,6 +11,7 @@ history come in with the snapshot, and each action goes out with its reason.
     snapshot      the world at one moment, as a decision sees it
     estimates     what is believed of a runtime: a stated estimate, corrected by history and by the time already run
     validation    what is refused at the door
+    wording       amounts and times, for people
     metrics       what operators watch, counted from decisions
     decision/     one decision: who starts, shrinks, grows, moves and yields
     explanations/ why it waits, when it starts, what would start it now

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlaas.errors import AdmissionError, ConfigError
 from mlaas.scheduler.cluster import ClusterIndex
 from mlaas.scheduler.decision.placement import most_workers
-from mlaas.scheduler.explanations.wording import amount, count
+from mlaas.scheduler.wording import amount, count
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -22,8 +22,8 @@ from mlaas.scheduler.decision.elastic import enlarge, grow
 from mlaas.scheduler.decision.ordering import AGED_RANK, Blocked, entitled_pending, usage_by_leaf
 from mlaas.scheduler.decision.placement import find_nodes
 from mlaas.scheduler.decision.yielders import Yielders
-from mlaas.scheduler.explanations.wording import duration
 from mlaas.scheduler.types import Decision, Move, Place, Placement, Preempt, Reserve, Shrink, Wait, WaitCode
+from mlaas.scheduler.wording import duration
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Allocation, Bools, CompiledGang, Free, Ints

@@ -7,7 +7,6 @@
     explain      these four as one answer
     plan         the same for what is not submitted yet
     view         nodes, gangs, queues, tenants and fragmentation at a glance
-    wording      amounts and times, for people
     recording    a snapshot to and from JSON, so that a decision can be replayed
 
 Everything here is pure, and none of it changes the snapshot that it looks at.

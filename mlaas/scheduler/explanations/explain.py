@@ -15,10 +15,10 @@ from mlaas.scheduler.explanations.forecast import Forecast, forecast, left_s
 from mlaas.scheduler.explanations.remedies import Choices, Remedy, remedies_for
 from mlaas.scheduler.explanations.shortage import Fit, QuotaLevel, fit_of, quota_levels
 from mlaas.scheduler.explanations.turn import Turn, turn_of
-from mlaas.scheduler.explanations.wording import count, duration, listed
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.live.lifecycle import State
 from mlaas.scheduler.types import Place, Placement, Reserve, Wait
+from mlaas.scheduler.wording import count, duration, listed
 
 if TYPE_CHECKING:
     from mlaas.scheduler.decision.ordering import SchedulingPolicy

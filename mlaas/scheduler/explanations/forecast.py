@@ -20,9 +20,9 @@ import numpy as np
 
 from mlaas.scheduler.decision.cycle import decide
 from mlaas.scheduler.explanations.turn import rows_before
-from mlaas.scheduler.explanations.wording import duration
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.types import Grow, Move, Place, Preempt, Shrink
+from mlaas.scheduler.wording import duration
 
 if TYPE_CHECKING:
     from mlaas.scheduler.decision.ordering import SchedulingPolicy

@@ -9,10 +9,10 @@ from mlaas.errors import AdmissionError
 from mlaas.scheduler.decision.cycle import decide
 from mlaas.scheduler.explanations.explain import Queued, queued_as, queued_lines
 from mlaas.scheduler.explanations.remedies import Choices
-from mlaas.scheduler.explanations.wording import amount, count
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.types import Place
 from mlaas.scheduler.validation import check_workload
+from mlaas.scheduler.wording import amount, count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ from mlaas.scheduler.decision.cycle import decide
 from mlaas.scheduler.decision.ordering import usage_by_leaf
 from mlaas.scheduler.decision.placement import most_workers
 from mlaas.scheduler.decision.preemption import Claim, make_room, preference
-from mlaas.scheduler.explanations.wording import amount, count, duration, listed, magnitude
 from mlaas.scheduler.ledger import Ledger
 from mlaas.scheduler.types import Place
+from mlaas.scheduler.wording import amount, count, duration, listed, magnitude
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

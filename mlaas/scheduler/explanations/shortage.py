@@ -11,7 +11,7 @@ from mlaas.scheduler.cluster import UNIT
 from mlaas.scheduler.decision.ordering import usage_by_leaf
 from mlaas.scheduler.decision.placement import most_workers
 from mlaas.scheduler.decision.quota import INFINITE
-from mlaas.scheduler.explanations.wording import amount, count, listed
+from mlaas.scheduler.wording import amount, count, listed
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Bools, ClusterIndex, CompiledGang, Ints

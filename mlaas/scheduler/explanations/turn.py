@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.explanations.wording import duration, magnitude
+from mlaas.scheduler.wording import duration, magnitude
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Ints

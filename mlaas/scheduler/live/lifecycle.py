@@ -17,9 +17,9 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from mlaas.scheduler.explanations.wording import count
 from mlaas.scheduler.live.types import Outcome, lease_id_of
 from mlaas.scheduler.types import Placement
+from mlaas.scheduler.wording import count
 from mlaas.store.workloads import WorkloadEvent
 
 if TYPE_CHECKING:

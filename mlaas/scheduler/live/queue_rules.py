@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from mlaas.errors import Conflict, PlatformError
 from mlaas.scheduler.explanations.remedies import Choices
-from mlaas.scheduler.explanations.wording import listed
 from mlaas.scheduler.requests.queue_changes import AppliedQueues, diff
 from mlaas.scheduler.requests.queues_file import encode_queues, parse_queues
 from mlaas.scheduler.validation import check_queues, guarantees_beyond
+from mlaas.scheduler.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlaas.scheduler.explanations.wording import amount
+from mlaas.scheduler.wording import amount
 
 if TYPE_CHECKING:
     from mlaas.scheduler.autoscaling.types import NodeType
