@@ -6,11 +6,16 @@ import math
 import re
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from mlaas.errors import AdmissionError
 from mlaas.scheduler.autoscaling.grown import GrownCluster
+from mlaas.scheduler.cluster import UNIT, units
+from mlaas.scheduler.decision.quota import QueueTree
 from mlaas.scheduler.requests.quantities import MOST_INDEXES, MOST_S
 from mlaas.scheduler.types import Workload
 from mlaas.scheduler.validation import check_workload
+from mlaas.scheduler.wording import amount, count
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import ClusterIndex
@@ -76,6 +81,7 @@ def admit(
         submitted_s=submitted_s,
     )
     _check_size(workload, cluster, queues)
+    _check_quota(workload, queues)
     return workload
 
 
@@ -177,3 +183,21 @@ def _check_size(workload: Workload, cluster: ClusterIndex, queues: QueuesDocumen
         if most < workload.gang.min_workers:
             message = f"{error.message}, and {most} once it has grown as far as node types and spend limit allow"
             raise AdmissionError("gang_too_large", message) from error
+
+
+def _check_quota(workload: Workload, queues: QueuesDocument) -> None:
+    """Refuse what is more than its queue may use even when nobody else uses anything."""
+    needs = workload.gang.worker.amounts()
+    tree = QueueTree(queues.queues, tuple(needs))
+    unused = tree.usage(np.zeros((len(queues.queues), len(needs)), dtype=np.int64))
+    for column, (name, need) in enumerate(needs.items()):
+        total = need * workload.gang.min_workers
+        most = unused.available(tree.row_of[workload.queue], column)
+        if units(total) > most:
+            workers = count(workload.gang.min_workers, "worker")
+            message = (
+                f"{workload.id}: queue {workload.queue} may use at most {amount(name, most / UNIT)}, and {workers} "
+                f"{'needs' if workload.gang.min_workers == 1 else 'need'} {amount(name, total)}; ask for less, "
+                "choose another queue, or have its limits raised"
+            )
+            raise AdmissionError("beyond_quota", message)

@@ -126,6 +126,19 @@ def test_a_tenant_stays_out_of_queues_of_others() -> None:
     assert refused.value.code == "queue_not_allowed"
 
 
+@pytest.mark.parametrize(("workers", "is_refused"), [(8, False), (9, True)])
+def test_a_gang_beyond_what_its_queue_may_ever_use_is_refused(workers: int, is_refused: bool) -> None:
+    limits = (Queue("a", "all", guarantee=(("GPU", 6.0),), borrowing_limit=(("GPU", 2.0),)), Queue("b", "all"))
+    queues = replace(QUEUES, queues=(Queue("all", guarantee=(("GPU", 32.0),)), *limits))
+    spec = replace(SPEC, queue="a", gang=Gang(Resources(gpus=1, cpus=1), min_workers=workers, max_workers=16))
+    if not is_refused:
+        assert ask(spec, queues=queues).queue == "a"
+        return
+    with pytest.raises(AdmissionError, match="queue a may use at most 8 GPUs, and 9 workers need 9 GPUs") as refused:
+        ask(spec, queues=queues)
+    assert refused.value.code == "beyond_quota"
+
+
 def test_a_gang_that_the_autoscaler_can_bring_is_accepted() -> None:
     wide = replace(SPEC, gang=Gang(Resources(gpus=1), min_workers=32 + 48, max_workers=32 + 48))
     new = replace(SPEC, gang=Gang(Resources(gpus=16), labels=(("accelerator", "h100"),)))
