@@ -12,10 +12,11 @@ import aiohttp
 
 from mlaas.auth.keys import create_key
 from mlaas.platform.serve import put_replicas, replicas_present
-from mlaas.scheduler.arbitration.leases import TENANT, SchedulerLeases
+from mlaas.scheduler.arbitration.leases import SchedulerLeases
 from mlaas.scheduler.arbitration.ports import ReplicaLease
 from mlaas.scheduler.arbitration.service import ArbitrationService
 from mlaas.scheduler.arbitration.types import Load, ReplicaState, Share
+from mlaas.scheduler.requests.queues import SERVING_TENANT
 from mlaas.scheduler.types import DEFAULT_QUEUE, Resources
 from mlaas.serving.applications import ApplicationState, replica_application
 from mlaas.serving.engine import installed_device
@@ -120,9 +121,9 @@ class RouterLoads:
     def _make_key(self) -> str:
         """Return a key of this process's own, in place of those of earlier ones."""
         for key in self._keys.list():
-            if key.name == KEY_NAME and key.tenant == TENANT and key.revoked_at is None:
+            if key.name == KEY_NAME and key.tenant == SERVING_TENANT and key.revoked_at is None:
                 self._keys.revoke(key.id)
-        secret, _ = create_key(self._keys, name=KEY_NAME, tenant=TENANT, role="admin")
+        secret, _ = create_key(self._keys, name=KEY_NAME, tenant=SERVING_TENANT, role="admin")
         return secret
 
 

@@ -12,6 +12,7 @@ from mlaas.errors import Conflict, MlaasError, NotFound
 from mlaas.scheduler.arbitration.ports import ReplicaLease
 from mlaas.scheduler.live.lifecycle import State
 from mlaas.scheduler.live.types import Outcome, Signal
+from mlaas.scheduler.requests.queues import SERVING_CLASS, SERVING_TENANT
 from mlaas.scheduler.requests.spec import WorkloadSpec
 from mlaas.scheduler.types import Gang, Kind
 
@@ -22,10 +23,7 @@ if TYPE_CHECKING:
     from mlaas.scheduler.live.types import LeaseSignal, Ticket
     from mlaas.store.workloads import WorkloadRecord
 
-TENANT = "serving"
-"""Whose the replicas' workloads are."""
 HOLDER = "arbitration"
-PRIORITY_CLASS = "serving"
 YIELD_GRACE_S = 60.0
 """An engine drains for half a minute; its process is gone soon after."""
 MOST_REPLICAS = 10_000
@@ -97,7 +95,7 @@ class SchedulerLeases:
         Raises:
             PlatformError: the scheduler does not answer.
         """
-        records = await self._verbs.list(tenant=TENANT, states=_LIVE, limit=MOST_REPLICAS)
+        records = await self._verbs.list(tenant=SERVING_TENANT, states=_LIVE, limit=MOST_REPLICAS)
         records = [record for record in records if record.kind == Kind.SERVE]
         live = {record.id for record in records}
         for workload_id in self._holds.keys() - live:
@@ -116,11 +114,13 @@ class SchedulerLeases:
             kind=Kind.SERVE,
             name=f"{share.name}-v{share.version}",
             queue=share.queue,
-            priority_class=PRIORITY_CLASS,
+            priority_class=SERVING_CLASS,
             preemptible=not is_floor,
             yield_grace_s=YIELD_GRACE_S,
         )
-        await self._verbs.submit(spec, tenant=TENANT, submission_id=f"serve-{share.name}-{secrets.token_hex(4)}")
+        await self._verbs.submit(
+            spec, tenant=SERVING_TENANT, submission_id=f"serve-{share.name}-{secrets.token_hex(4)}"
+        )
 
     async def give_back(self, lease: ReplicaLease) -> None:
         """Free the machine, or leave the queue. One that was told to yield waits for its next turn.
@@ -130,7 +130,7 @@ class SchedulerLeases:
         """
         hold = self._holds.get(lease.workload_id, _Hold())
         if hold.lease_id is None:
-            await self._verbs.cancel(lease.workload_id, tenant=TENANT)
+            await self._verbs.cancel(lease.workload_id, tenant=SERVING_TENANT)
         else:
             outcome = Outcome.YIELDED if lease.is_yielding else Outcome.FINISHED
             try:
@@ -173,7 +173,7 @@ class SchedulerLeases:
         while True:
             try:
                 if ticket is None or ticket.lease_id is None or ticket.placement is None:
-                    ticket = await self._verbs.attach(workload_id, tenant=TENANT, holder=HOLDER)
+                    ticket = await self._verbs.attach(workload_id, tenant=SERVING_TENANT, holder=HOLDER)
                 elif hold.node is None:
                     await self._verbs.hand_over(ticket.lease_id)
                     hold.lease_id, hold.node = ticket.lease_id, ticket.placement.workers[0][0]

@@ -28,7 +28,7 @@ FIRST_REFUSAL_S = 0.5
 """Wait after the cluster has refused a placement; it doubles with each refusal in a row."""
 MOST_REFUSAL_S = 30.0
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Executor:
@@ -79,7 +79,7 @@ class Executor:
         if (order.lease_id, order.effect) not in self._failing:
             self._failing.add((order.lease_id, order.effect))
             code = error.code if isinstance(error, MlaasError) else type(error).__name__
-            _LOGGER.warning("%s of lease %s is repeated: %s: %s", order.effect, order.lease_id, code, error)
+            logger.warning("%s of lease %s is repeated: %s: %s", order.effect, order.lease_id, code, error)
 
     async def _do(self, order: Order) -> None:
         live, lease_id = order.live, order.lease_id

@@ -43,7 +43,7 @@ MOST_RECORDED = 16
 STALL_S = HOLDER_TIMEOUT_S / 2.0
 """After a pause of this scheduler's own as long as this, silence of holders says nothing about them."""
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Loop:
@@ -114,7 +114,7 @@ class Loop:
         try:
             await heal()
         except PlatformError as error:
-            _LOGGER.warning("the store has gone again: %s", error)
+            logger.warning("the store has gone again: %s", error)
         else:
             self.writer.has_gap = False
 
@@ -136,7 +136,7 @@ class Loop:
             self._sighting = Sighting(await self._cluster.observe(), begun_s)
         except PlatformError as error:
             if not self._is_blind:
-                _LOGGER.warning("the cluster does not answer; nothing new is placed: %s", error)
+                logger.warning("the cluster does not answer; nothing new is placed: %s", error)
             self._is_blind = True
 
     async def turn(self) -> None:
@@ -159,7 +159,7 @@ class Loop:
         except PlatformError as error:
             self.meters.add(STORE_ERRORS)
             if was_up:
-                _LOGGER.warning("nothing new is done on the cluster until the store is back: %s", error)
+                logger.warning("nothing new is done on the cluster until the store is back: %s", error)
         self._raise_if_superseded()
         if self.roster.has_changed and self.writer.is_up and not self._is_blind:
             self.wake()
@@ -174,7 +174,7 @@ class Loop:
                 await self.look()
             except Exception:
                 # The outermost frame of a task: what cannot be seen is not decided on, and the next look may succeed.
-                _LOGGER.exception("a look at the cluster failed; nothing new is placed")
+                logger.exception("a look at the cluster failed; nothing new is placed")
                 self._is_blind = True
             self.executor.repeat()
             self.wake()
@@ -197,7 +197,7 @@ class Loop:
                 self.roster.unplan(live)
         found = leaks(sighting, leased=self.roster.leased, released=self.roster.released)
         for lease_id in found:
-            _LOGGER.warning("lease %s is nobody's; its group and command are removed", lease_id)
+            logger.warning("lease %s is nobody's; its group and command are removed", lease_id)
             self.roster.order(lease_id, Effect.END)
         while self.roster.released and next(iter(self.roster.released.values())) < sighting.begun_s:
             self.roster.released.popitem(last=False)

@@ -22,7 +22,7 @@ SWEEP_S = 3_600.0
 MOST_AT_ONCE = 1_000
 """Workloads removed in one transaction: the scheduler's own writes wait for it."""
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Retention:
@@ -40,7 +40,7 @@ class Retention:
                 while await self.sweep() == MOST_AT_ONCE:
                     pass
             except (Conflict, PlatformError) as error:
-                _LOGGER.warning("old history stays for now: %s: %s", error.code, error)
+                logger.warning("old history stays for now: %s: %s", error.code, error)
             await asyncio.sleep(SWEEP_S)
 
     async def sweep(self) -> int:

@@ -37,7 +37,7 @@ MOST_CALLS = 10_000
 HEAD_RESOURCE = "node:__internal_head__"
 """Ray gives it to the head's node alone, also to the one that follows a head that was lost."""
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class SchedulerActor:
@@ -87,13 +87,13 @@ class SchedulerActor:
             try:
                 await self._lead()
             except Conflict as error:
-                _LOGGER.warning("%s: %s", error.code, error)
+                logger.warning("%s: %s", error.code, error)
                 if not await asyncio.to_thread(_is_the_named_one):
                     ray.actor.exit_actor()
             except MlaasError as error:
-                _LOGGER.warning("the scheduler starts again: %s: %s", error.code, error)
+                logger.warning("the scheduler starts again: %s: %s", error.code, error)
             except Exception:
-                _LOGGER.exception("the scheduler failed, and starts again")
+                logger.exception("the scheduler failed, and starts again")
             self._service = None
             await asyncio.sleep(PAUSE_S)
 
@@ -127,7 +127,7 @@ class SchedulerActor:
         try:
             return self._build_companions(self._settings, service)
         except MlaasError as error:  # Such as: no vLLM on this machine. Gangs run all the same.
-            _LOGGER.warning("the scheduler runs alone: %s: %s", error.code, error)
+            logger.warning("the scheduler runs alone: %s: %s", error.code, error)
             return []
 
 

@@ -29,7 +29,7 @@ LAUNCHER_PREFIX = "launcher-"
 START_S = 30.0
 """How long a launcher may take to start and to take an order: the first one on a node is a new Python process."""
 RETRY_S = 0.5
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class Commands:
         running = [state for launcher in self._launchers.values() for state in launcher.states]
         whole, broken = merge([*self._ends, *running])
         for lease_id in broken.keys() - self._starting:
-            _LOGGER.warning("parts of command %s are lost; the others are killed", lease_id)
+            logger.warning("parts of command %s are lost; the others are killed", lease_id)
             await self.forget(lease_id)
         return whole
 
@@ -188,7 +188,7 @@ class Commands:
             except ActorUnavailableError:
                 await asyncio.sleep(RETRY_S)
             except RayError as error:
-                _LOGGER.warning("the launcher of node %s is gone, and with it its commands: %s", node, error)
+                logger.warning("the launcher of node %s is gone, and with it its commands: %s", node, error)
                 break
         if self._launchers.get(node) is launcher:
             del self._launchers[node]

@@ -30,11 +30,13 @@ class PriorityClass:
 
 SERVING_TENANT: Final = "serving"
 """Whose the replicas of deployed models are."""
+SERVING_CLASS: Final = "serving"
+"""What they run as."""
 DEFAULT_CLASSES: Final = (
     PriorityClass(name="low", number=-100, preempts=False),
     PriorityClass(name="normal", number=0),
     PriorityClass(name="high", number=100),
-    PriorityClass(name="serving", number=1_000, tenants=(SERVING_TENANT,)),
+    PriorityClass(name=SERVING_CLASS, number=1_000, tenants=(SERVING_TENANT,)),
 )
 """Those that exist without being named. A file may give them other numbers; `serving` is what replicas run as, and is
 kept for them: above it, nobody would ever give machines to a model."""
