@@ -51,7 +51,7 @@ def preflight(*, free_disk_bytes: int, memory_bytes: int, python: tuple[int, int
         text = f"only {memory_bytes / 1e9:.1f} GB of memory available; 6 GB are needed: close other programs"
         findings.append(Finding(text, fatal=True))
     if not has_compiler:
-        text = "no C++ compiler (g++): nothing needs one, DeepSpeed's compiled operators are switched off"
+        text = "no C++ compiler (g++): nothing needs one, but models on CPU answer more slowly without"
         findings.append(Finding(text, fatal=False))
     return findings
 

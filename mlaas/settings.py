@@ -49,6 +49,11 @@ class Settings:
         return self.home / "models"
 
     @property
+    def kernels_dir(self) -> Path:
+        """Folder where engines on CPU keep the kernels that they compile."""
+        return self.home / "kernels"
+
+    @property
     def credentials_path(self) -> Path:
         """File of this machine's own API key, which the command line uses."""
         return self.home / "credentials"

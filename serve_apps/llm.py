@@ -32,6 +32,7 @@ class LlmReplica:
             spec,
             models=Registry(settings.tracking_uri),
             models_dir=settings.models_dir,
+            kernels_dir=settings.kernels_dir,
             logs_dir=settings.logs_dir,
             host=ray.util.get_node_ip_address(),
             replica_id=serve.get_replica_context().replica_id.unique_id,

@@ -1,7 +1,7 @@
 """One vLLM server as a child process: started, probed, drained and ended together with everything it spawned.
 
-On CPU the engine runs without torch.compile and with its worker inside the engine process (`benchmarks/serving` says
-what that is worth).
+On CPU the engine's worker runs inside the engine process, and its kernels are compiled where the machine has what that
+takes (`benchmarks/serving` says what each is worth).
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
+import sysconfig
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -62,6 +64,8 @@ class EngineSpec:
     device: Device
     num_threads: int
     """OpenMP threads of a CPU engine."""
+    kernels_dir: Path | None
+    """Where a CPU engine keeps the kernels that it compiles, for the next one of its shape. None: it compiles none."""
 
     @property
     def url(self) -> str:
@@ -77,7 +81,8 @@ def build_command(spec: EngineSpec) -> list[str]:
     command += ["--host", spec.host, "--port", str(spec.port), "--disable-uvicorn-access-log"]
     command += ["--shutdown-timeout", str(int(DRAIN_S))]
     if spec.device == "cpu":
-        command += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+        command += ["--distributed-executor-backend", "uni"]
+        command += [] if spec.kernels_dir else ["--enforce-eager"]
     return command
 
 
@@ -91,8 +96,18 @@ def build_environment(spec: EngineSpec) -> dict[str, str]:
             "OMP_NUM_THREADS": str(spec.num_threads),
             # vLLM on CPU takes the worker into the engine process only with this; the server and the engine stay two.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            # vLLM 0.32 cannot load what it compiles ahead of time for CPU, and would compile at every boot: its loader
+            # asks a plain function for `finalize_loading`. Without, torch keeps the kernels by itself.
+            "VLLM_USE_AOT_COMPILE": "0",
         }
+        variables |= {"TORCHINDUCTOR_CACHE_DIR": str(spec.kernels_dir)} if spec.kernels_dir else {}
     return variables
+
+
+def can_compile() -> bool:
+    """Return whether this machine can build what torch compiles for CPU: C++ extensions of Python."""
+    compiler = shutil.which(inherited_environment().get("CXX", "g++"))
+    return compiler is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def explain_failure(log: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlaas.errors import DeploymentError, PlatformError
 from mlaas.serving.endpoints import HEARTBEAT_S, EndpointClient
-from mlaas.serving.engine import Engine, EngineSpec, free_port, installed_device
+from mlaas.serving.engine import Engine, EngineSpec, can_compile, free_port, installed_device
 from mlaas.serving.types import DeploymentSpec, Endpoint
 from mlaas.tracking.registry import Registry
 
@@ -40,6 +40,7 @@ class Replica:
         *,
         models: Registry,
         models_dir: Path,
+        kernels_dir: Path,
         logs_dir: Path,
         host: str,
         replica_id: str,
@@ -51,6 +52,7 @@ class Replica:
             spec: which model, and under which name.
             models: where the model is registered.
             models_dir: folder that keeps fetched models.
+            kernels_dir: folder that keeps compiled kernels.
             logs_dir: folder of the engine's log.
             host: this node's address in the cluster.
             replica_id: name of the replica.
@@ -69,6 +71,7 @@ class Replica:
             api_key=secrets.token_urlsafe(32),
             device=installed_device(),
             num_threads=spec.cpus,
+            kernels_dir=kernels_dir if can_compile() else None,
         )
         engine = await Engine.start(engine_spec, log=logs_dir / f"engine-{spec.name}-{replica_id}.log")
         return cls(engine, replica_id=replica_id, endpoints=endpoints)

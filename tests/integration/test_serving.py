@@ -234,6 +234,7 @@ async def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
         api_key="key",
         device=installed_device(),
         num_threads=1,
+        kernels_dir=None,
     )
     with pytest.raises(DeploymentError, match=r"the engine of 'broken' failed: .*(attention|heads|hidden)"):
         await Engine.start(spec, log=tmp_path / "engine.log")

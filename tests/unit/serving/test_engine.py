@@ -4,7 +4,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlaas.serving.engine import EngineSpec, build_command, build_environment, explain_failure
+from mlaas.serving.engine import EngineSpec, build_command, build_environment, can_compile, explain_failure
 
 SPEC = EngineSpec(
     model_dir=Path("/models/tiny/1"),
@@ -14,6 +14,7 @@ SPEC = EngineSpec(
     api_key="the-secret",
     device="cpu",
     num_threads=1,
+    kernels_dir=Path("/home/kernels"),
 )
 LOG = """\
 (APIServer pid=7) INFO 11-22 21:35:13 [api_utils.py:286] non-default args: {'model': 'm4'}
@@ -55,6 +56,19 @@ def test_what_is_for_cpu_stays_off_a_gpu():
     on_gpu = replace(SPEC, device="cuda")
     assert "--enforce-eager" not in build_command(on_gpu)
     assert not {name for name in build_environment(on_gpu) if "CPU" in name or "OMP" in name}
+
+
+def test_an_engine_on_cpu_compiles_and_keeps_its_kernels_where_it_can():
+    assert "--enforce-eager" not in build_command(SPEC)
+    assert build_environment(SPEC)["TORCHINDUCTOR_CACHE_DIR"] == "/home/kernels"
+    without_compiler = replace(SPEC, kernels_dir=None)
+    assert "--enforce-eager" in build_command(without_compiler)
+    assert "TORCHINDUCTOR_CACHE_DIR" not in build_environment(without_compiler)
+
+
+def test_compiling_takes_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not can_compile()
 
 
 def test_an_ipv6_address_is_put_in_brackets():
