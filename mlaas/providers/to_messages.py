@@ -107,11 +107,14 @@ def _set_sampling(name: str, fields: Mapping[str, Any], body: dict[str, Any]) ->
 
 def _set_tools(name: str, fields: Mapping[str, Any], body: dict[str, Any]) -> None:
     tools = fields.get("tools")
+    choice = _encode_tool_choice(name, fields.get("tool_choice"))
+    is_forced = choice.get("type") in ("any", "tool")
     if not tools:
+        if is_forced:
+            raise FieldError("tool_choice", "'tool_choice' asks for a tool, but there are no 'tools'")
         return
     body["tools"] = [_encode_tool(name, tool, f"tools[{index}]") for index, tool in enumerate(tools)]
-    choice = _encode_tool_choice(name, fields.get("tool_choice"))
-    if choice.get("type") in ("any", "tool"):
+    if is_forced:
         _check_forced(name, body)
     if fields.get("parallel_tool_calls") is False and choice.get("type") != "none":
         choice = {"type": "auto", **choice, "disable_parallel_tool_use": True}

@@ -348,6 +348,10 @@ def test_a_local_model_without_replica_is_503_and_says_how_to_deploy_it(http_cli
         (b'{"model": "house/m", "messages": [{"role": "user"}], "stream": "yes"}', "stream"),
         (b'{"model": "house/m", "messages": [{"role": "user"}], "max_tokens": 1.5}', "max_tokens"),
         (b'{"model": "house/m", "messages": [{"role": "user"}], "temperature": true}', "temperature"),
+        (b'{"model": "house/m", "messages": [{"role": "user"}], "max_tokens": 0}', "max_tokens"),
+        (b'{"model": "house/m", "messages": [{"role": "user"}], "max_completion_tokens": -5}', "max_completion_tokens"),
+        (b'{"model": "house/m", "messages": [{"role": "user"}], "n": -1}', "n"),
+        (b'{"model": "house/m", "messages": [{"role": "user"}], "temperature": -0.1}', "temperature"),
         (b'{"model": "claude/m", "messages": [{"role": "user"}], "seed": 4}', "seed"),
         (b'{"model": "sonar/m", "messages": [{"role": "user"}], "tools": [{}]}', "tools[0]"),
     ],
@@ -362,6 +366,12 @@ def test_a_malformed_body_is_400_and_names_the_field(http_client, upstream, body
 def test_a_prompt_that_is_none_is_400(http_client):
     answer = http_client.post("/v1/completions", json={"model": "house/m"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+
+
+@pytest.mark.parametrize("body", [{"max_tokens": -1}, {"best_of": 0}])
+def test_a_completion_cannot_be_shorter_than_nothing(http_client, body):
+    answer = http_client.post("/v1/completions", json={"model": "house/m", "prompt": "x", **body})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(body)))
 
 
 def test_a_provider_without_embeddings_is_400(http_client):

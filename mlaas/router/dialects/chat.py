@@ -30,6 +30,8 @@ SAMPLING_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "logit_bias": (dict,),
 }
 """Fields that chats and completions share."""
+SAMPLING_LEAST: Final = {"temperature": 0, "top_p": 0, "n": 1}
+"""The lowest values of those that have one."""
 
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     **SAMPLING_TYPES,
@@ -42,6 +44,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "logprobs": (bool,),
     "top_logprobs": (int,),
 }
+_LEAST: Final = {**SAMPLING_LEAST, "max_tokens": 1, "max_completion_tokens": 1}
 
 
 class Chat:
@@ -55,7 +58,7 @@ class Chat:
         Raises:
             FieldError: a field is missing or has the wrong type.
         """
-        check_types(fields, _TYPES)
+        check_types(fields, _TYPES, least=_LEAST)
         messages = fields.get("messages")
         if not isinstance(messages, list) or not messages:
             raise FieldError("messages", "'messages' must be an array with at least one message")

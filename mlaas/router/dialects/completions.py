@@ -16,7 +16,7 @@ from mlaas.providers.chat import encode_cost, is_usage_asked
 from mlaas.providers.failures import unreadable
 from mlaas.providers.sse import DONE, encode_event, split_events
 from mlaas.router.dialects.base import StreamTranslator
-from mlaas.router.dialects.chat import SAMPLING_TYPES, Chat
+from mlaas.router.dialects.chat import SAMPLING_LEAST, SAMPLING_TYPES, Chat
 from mlaas.router.dialects.fields import NUMBER, check_types
 
 DEFAULT_MAX_TOKENS: Final = 16
@@ -29,6 +29,8 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "best_of": (int,),
     "logprobs": NUMBER,
 }
+# An answer of no tokens is a way to get the log probabilities of a prompt, with `echo`.
+_LEAST: Final = {**SAMPLING_LEAST, "max_tokens": 0, "best_of": 1}
 _KEPT: Final = (
     "temperature",
     "top_p",
@@ -55,7 +57,7 @@ class Completions(Chat):
         Raises:
             FieldError: a field is missing or has the wrong type.
         """
-        check_types(fields, _TYPES)
+        check_types(fields, _TYPES, least=_LEAST)
         if not isinstance(fields.get("prompt"), str | list):
             raise FieldError("prompt", "'prompt' must be a string or an array")
 

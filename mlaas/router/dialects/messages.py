@@ -44,6 +44,8 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "metadata": (dict,),
     "service_tier": (str,),
 }
+# An answer of no tokens fills Anthropic's cache.
+_LEAST: Final = {"max_tokens": 0, "temperature": 0, "top_p": 0}
 
 
 class Messages:
@@ -114,7 +116,7 @@ def _describe(failure: Failure) -> dict[str, Any]:
 
 
 def _check_prompt(fields: Mapping[str, Any]) -> None:
-    check_types(fields, _TYPES)
+    check_types(fields, _TYPES, least=_LEAST)
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise FieldError("messages", "'messages' must be an array with at least one message")

@@ -60,13 +60,15 @@ def encode_chat(call: Call) -> Call:
     _refuse_extras(fields, "", (*_KEPT, *_RENAMED, *_TRANSLATED))
     chat = {name: fields[name] for name in _KEPT if fields.get(name) is not None}
     chat.update({name: fields[old] for old, name in _RENAMED.items() if fields.get(old)})
+    if fields.get("max_tokens") == 0:
+        raise FieldError("max_tokens", "only Anthropic's models take a 'max_tokens' of 0; give the answer at least 1")
     chat["messages"] = [*_encode_system(fields.get("system"), "system"), *_encode_messages(fields["messages"])]
     if call.is_stream:
         chat["stream"] = True
         chat["stream_options"] = {"include_usage": True}
     if fields.get("tools"):
         chat["tools"] = [_encode_tool(tool, f"tools[{index}]") for index, tool in enumerate(fields["tools"])]
-        _set_tool_choice(fields.get("tool_choice"), chat)
+    _set_tool_choice(fields.get("tool_choice"), chat)
     _set_output(fields, chat)
     user = (fields.get("metadata") or {}).get("user_id")
     if user:
@@ -232,8 +234,12 @@ def _set_tool_choice(choice: Any, chat: dict[str, Any]) -> None:
     match choice:
         case None:
             return
+        case {"type": "auto" | "none"} if not chat.get("tools"):
+            return
         case {"type": "auto" | "none" as kind}:
             chat["tool_choice"] = kind
+        case {"type": "any" | "tool"} if not chat.get("tools"):
+            raise FieldError("tool_choice", "'tool_choice' asks for a tool, but there are no 'tools'")
         case {"type": "any"}:
             chat["tool_choice"] = "required"
         case {"type": "tool", "name": str(name)}:

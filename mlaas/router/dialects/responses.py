@@ -14,11 +14,11 @@ from mlaas.providers.base import Call, Failure, FieldError, Operation
 from mlaas.providers.responses_wire import encode_response_event
 from mlaas.router.asgi import encode_error
 from mlaas.router.dialects.base import StreamTranslator
+from mlaas.router.dialects.fields import NUMBER, check_types
 from mlaas.router.dialects.responses_answer import decode_completion
 from mlaas.router.dialects.responses_request import encode_chat
 from mlaas.router.dialects.responses_stream import ResponseEvents
 
-_NUMBER: Final = (int, float)
 # Exact types of decoded JSON, of what the gateway itself reads or translates.
 _FIELD_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "input": (str, list),
@@ -35,17 +35,15 @@ _FIELD_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "parallel_tool_calls": (bool,),
     "max_output_tokens": (int,),
     "max_tool_calls": (int,),
-    "temperature": _NUMBER,
-    "top_p": _NUMBER,
+    "temperature": NUMBER,
+    "top_p": NUMBER,
     "top_logprobs": (int,),
     "truncation": (str,),
     "user": (str,),
     "safety_identifier": (str,),
     "stream_options": (dict,),
 }
-_NAMES: Final = {str: "a string", int: "an integer", float: "a number", list: "an array", dict: "an object"} | {
-    bool: "a boolean"
-}
+_LEAST: Final = {"max_output_tokens": 1, "temperature": 0, "top_p": 0}
 
 
 class Responses:
@@ -59,11 +57,7 @@ class Responses:
         Raises:
             FieldError: a field is missing or has the wrong type.
         """
-        for name, value in fields.items():
-            allowed = _FIELD_TYPES.get(name)
-            if allowed is not None and value is not None and type(value) not in allowed:
-                wanted = "a number" if allowed is _NUMBER else " or ".join(_NAMES[each] for each in allowed)
-                raise FieldError(name, f"{name!r} must be {wanted}")
+        check_types(fields, _FIELD_TYPES, least=_LEAST)
         if not fields.get("input"):
             raise FieldError("input", "'input' must be a string, or an array with at least one item")
 

@@ -165,6 +165,8 @@ def test_neutral_values_pass():
         ({"reasoning_effort": "minimal"}, "reasoning_effort"),
         ({"tools": [{"type": "custom"}]}, "tools[0]"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": {"type": "x"}}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "sometimes"}, "tool_choice"),
         ({"made_up": 1}, "made_up"),
         ({"service_tier": "flex"}, "service_tier"),
         (

@@ -195,6 +195,8 @@ def test_reasoning_that_only_its_writer_can_read_leaves_no_message():
         ({"input": []}, "input"),
         ({"input": 5}, "input"),
         ({"store": "yes"}, "store"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"temperature": -1}, "temperature"),
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tools": [{"type": "function", "name": "f", "defer_loading": True}]}, "tools[0].defer_loading"),
