@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from mlaas.errors import NotFound
+from mlaas.located import nearest
 from mlaas.providers.base import Provider
 from mlaas.providers.build import build_provider
 from mlaas.providers.vllm import LOCAL, VLLM
@@ -73,9 +74,11 @@ class Catalog:
                     "model_not_found", f"model {model!r} needs the gateway to have {self.unset[provider]} set"
                 )
         names = self.names(local_models)
-        raise NotFound(
-            "model_not_found", f"model {model[:300]!r} does not exist; there are: {', '.join(names) or 'none'}"
-        )
+        shown = model[:300]
+        near = nearest(shown, [*names, *(f"{each}/{name}" for each in self.providers if each != LOCAL)])
+        any_of = "".join(f", {each}/MODEL" for each in self.providers if each != LOCAL)
+        known = f"{', '.join(names) or 'none'}{any_of}"
+        raise NotFound("model_not_found", f"model {shown!r} does not exist{near}; there are: {known}")
 
     def names(self, local_models: Collection[str]) -> tuple[str, ...]:
         """Return all names that `/v1/models` shows, aliases first."""

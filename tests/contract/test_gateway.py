@@ -314,6 +314,9 @@ def test_an_unknown_model_is_404_and_lists_the_models(client):
     with pytest.raises(openai.NotFoundError, match="default, second, third, wrong, starting, house/m") as caught:
         client.chat.completions.create(model="nope", messages=MESSAGES)
     assert caught.value.code == "model_not_found"
+    for model, meant in (("defalt", "'default'"), ("huose/m", "'house/m'")):
+        with pytest.raises(openai.NotFoundError, match=f"did you mean {meant}"):
+            client.chat.completions.create(model=model, messages=MESSAGES)
     with pytest.raises(openai.NotFoundError, match="MLAAS_TEST_UNSET_KEY"):
         client.chat.completions.create(model="openai/gpt-5", messages=MESSAGES)
 

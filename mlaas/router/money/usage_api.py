@@ -5,7 +5,6 @@ An administrator sees every tenant; anybody else sees the tenant of their key.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 
 from mlaas.auth.types import Principal
 from mlaas.errors import InvalidRequest, PermissionDenied
+from mlaas.located import nearest
 from mlaas.store.usage import GROUPS, GroupBy, UsageTotal
 
 DEFAULT_SINCE = "24h"
@@ -60,7 +60,7 @@ def answer_usage(
     """
     for name in query:
         if name not in _PARAMETERS:
-            raise _invalid(name, f"is not a parameter of this route{_nearest(name, _PARAMETERS)}", _PARAMETERS)
+            raise _invalid(name, f"is not a parameter of this route{nearest(name, _PARAMETERS)}", _PARAMETERS)
     tenant = query.get("tenant") or None
     if principal.role != "admin":
         if tenant not in (None, principal.tenant):
@@ -95,7 +95,7 @@ def summarize_usage(
         PlatformError: the store cannot be reached.
     """
     if by not in GROUPS:
-        raise _invalid("by", f"{by!r} is nothing to group by{_nearest(by, GROUPS)}", GROUPS)
+        raise _invalid("by", f"{by!r} is nothing to group by{nearest(by, GROUPS)}", GROUPS)
     begin = parse_instant("since", since, now=now)
     end = parse_instant("until", until, now=now) if until else now
     totals = source.summarize(by, since=begin, until=end, tenant=tenant)
@@ -141,8 +141,3 @@ def _row(by: str, total: UsageTotal) -> dict[str, Any]:
 
 def _invalid(name: str, what: str, known: Sequence[str]) -> InvalidRequest:
     return InvalidRequest("bad_parameter", f"{name[:100]}: {what[:200]}; there are: {', '.join(known)}")
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    found = difflib.get_close_matches(name, names, n=1)
-    return f", did you mean {found[0]!r}?" if found else ""
