@@ -13,6 +13,9 @@ import random
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_ANTHROPIC = "/v1/messages"
+"""Anthropic's SDKs look for the id in `request-id`, OpenAI's in `x-request-id`."""
+
 _app: ASGIApp | None = None
 
 
@@ -38,9 +41,13 @@ class FrontDoor:
             request_id = b"%032x" % random.getrandbits(128)
             scope["headers"].append((b"x-request-id", request_id))
 
+        is_anthropic = scope["path"].startswith(_ANTHROPIC)
+
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"].append((b"x-request-id", request_id))
+                if is_anthropic:
+                    message["headers"].append((b"request-id", request_id))
             await send(message)
 
         await _app(scope, receive, send_with_id)
