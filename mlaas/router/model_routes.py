@@ -1,10 +1,15 @@
-"""`/healthz` and `/v1/models`: what the gateway offers, and whether it is up."""
+"""`/healthz` and `/v1/models`: what the gateway offers, and whether it is up.
+
+`/v1/models` is a route of both OpenAI and Anthropic; whoever sends Anthropic's version header gets Anthropic's objects.
+Source: OpenAI and Anthropic API references, models; types of both Python SDKs.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from mlaas.errors import NotFound
@@ -49,11 +54,14 @@ class ModelRoutes:
         """Answer the models that the caller's key may use."""
         allowed = request.principal.limits.models if request.principal is not None else None
         names = self.catalog().names(self.fleet().local_models)
-        shown = [self._describe(name) for name in names if allowed is None or name in allowed]
-        return as_json({"object": "list", "data": shown})
+        shown = [self._describe(name, request) for name in names if allowed is None or name in allowed]
+        if not _is_anthropic(request):
+            return as_json({"object": "list", "data": shown})
+        ends = [shown[0]["id"], shown[-1]["id"]] if shown else [None, None]
+        return as_json({"data": shown, "has_more": False, "first_id": ends[0], "last_id": ends[1]})
 
     async def _retrieve(self, request: Request) -> Result:
-        return as_json(self._describe(request.path[0]))
+        return as_json(self._describe(request.path[0], request))
 
     def _is_up(self, name: str, *, now_s: float) -> bool:
         """Tell whether a model can answer; a pipeline needs all of its members, another virtual model one of them."""
@@ -68,10 +76,17 @@ class ModelRoutes:
             return False
         return any(fleet.is_up(target, now_s=now_s) for target in targets)
 
-    def _describe(self, name: str) -> dict[str, object]:
+    def _describe(self, name: str, request: Request) -> dict[str, object]:
         catalog, owner = self.catalog(), "mlaas"
         if name not in catalog.virtual:
             found = catalog.resolve(name, local_models=self.fleet().local_models)
             provider = found.targets[0].provider
             owner = owner if found.is_alias or provider == LOCAL else provider
+        if _is_anthropic(request):
+            at = datetime.fromtimestamp(int(self.started_at_s), UTC).isoformat()
+            return {"type": "model", "id": name, "display_name": name, "created_at": at, "lifecycle": "active"}
         return {"id": name, "object": "model", "created": int(self.started_at_s), "owned_by": owner}
+
+
+def _is_anthropic(request: Request) -> bool:
+    return "anthropic-version" in request.headers

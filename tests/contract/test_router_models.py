@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import anthropic
 import httpx
 import openai
 import pytest
+from anthropic.types import ModelInfo
 
 from mlaas.auth.keys import create_key
 from mlaas.auth.types import KeyLimits
@@ -37,6 +39,15 @@ def test_virtual_models_are_listed_like_any_other(gateway: Gateway) -> None:
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as client:
         assert [model.id for model in client.models.list()] == ["fast", "absent", "careful", "doubtful"]
         assert client.models.retrieve("careful").owned_by == "mlaas"
+
+
+def test_anthropics_sdk_gets_anthropics_models(gateway: Gateway) -> None:
+    with anthropic.Anthropic(base_url=gateway.url, api_key=gateway.key, max_retries=0) as client:
+        listed = list(client.models.list())
+        one = client.models.retrieve("careful")
+    assert [model.id for model in listed] == ["fast", "absent", "careful", "doubtful"]
+    for model in (*listed, one):
+        ModelInfo.model_validate(model.model_dump(), strict=True)
 
 
 def test_health_tells_of_virtual_models_what_their_members_can(gateway: Gateway) -> None:
