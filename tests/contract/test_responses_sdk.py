@@ -9,7 +9,7 @@ import httpx
 import openai
 import pydantic
 import pytest
-from openai.types.responses import FunctionToolParam, Response, ResponseStreamEvent
+from openai.types.responses import FunctionToolParam, Response, ResponseItem, ResponseStreamEvent
 
 from mlaas.auth.keys import create_key
 from mlaas.providers.simulated.server import Simulator
@@ -22,6 +22,7 @@ NATIVE = ["openai/gpt-6-sol", "xai/grok-4.7", "perplexity/perplexity/sonar"]
 TRANSLATED = ["anthropic/claude-sonnet-5", "gemini/gemini-3.8-flash", "house/m", "local/tiny"]
 MODELS = [*NATIVE, *TRANSLATED]
 EVENTS = pydantic.TypeAdapter(ResponseStreamEvent)
+ITEMS = pydantic.TypeAdapter(ResponseItem)
 TOOLS: list[FunctionToolParam] = [
     {
         "type": "function",
@@ -195,6 +196,25 @@ def test_what_is_stored_is_what_was_answered_until_it_is_deleted(client):
     client.responses.delete(answer.id)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(answer.id)
+
+
+def test_what_a_response_was_made_from_is_listed_page_by_page(client):
+    first = client.responses.create(model="house/m", instructions="Be brief.", input="Write a sum.")
+    asked = [{"role": "user", "content": [{"type": "input_text", "text": "And another?"}]}]
+    second = client.responses.create(model="anthropic/claude-sonnet-5", input=asked, previous_response_id=first.id)
+    items = list(client.responses.input_items.list(second.id, order="asc", limit=1))
+    for item in items:
+        ITEMS.validate_python(item.to_dict())
+    assert [item.role for item in items] == ["user", "assistant", "user"]
+    assert [item.content[0].text for item in items] == ["Write a sum.", first.output_text, "And another?"]
+    page = client.responses.input_items.list(second.id, limit=2)
+    assert [item.id for item in page.data] == [items[2].id, items[1].id]
+    for wrong in ({"limit": 0}, {"order": "up"}, {"after": "msg_of_nobody"}):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.responses.input_items.list(second.id, **wrong)
+        assert refused.value.param == next(iter(wrong))
+    with pytest.raises(openai.NotFoundError):
+        client.responses.input_items.list("resp_of_nobody")
 
 
 def test_a_streamed_response_is_stored_when_it_ends(client):

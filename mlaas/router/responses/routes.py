@@ -1,4 +1,4 @@
-"""`/v1/responses/{id}`: look at, cancel and delete what is stored.
+"""`/v1/responses/{id}`: look at, cancel and delete what is stored, and list what it was made from.
 
 Source: OpenAI API reference, responses.
 """
@@ -19,7 +19,14 @@ class _Action(Protocol):
 
 def response_routes(service: ResponseService) -> Sequence[Route]:
     """Return the routes of stored responses."""
+
+    async def list_input_items(request: Request) -> Result:
+        assert request.principal is not None
+        tenant = request.principal.tenant
+        return Result(body=await service.list_input_items(request.path[0], tenant=tenant, query=request.query))
+
     return (
+        route("GET", "/v1/responses/{id}/input_items", list_input_items),
         route("GET", "/v1/responses/{id}", _handle(service.retrieve, check=_refuse_stream)),
         route("DELETE", "/v1/responses/{id}", _handle(service.delete)),
         route("POST", "/v1/responses/{id}/cancel", _handle(service.cancel)),

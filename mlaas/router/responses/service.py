@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,7 @@ from mlaas.providers.base import Call, FieldError, ProviderFailed
 from mlaas.router.dialects.responses_answer import describe_response, new_id
 from mlaas.router.reply import MemoryReply, Reply
 from mlaas.router.responses.conversation import continue_conversation, read_input, with_fields
+from mlaas.router.responses.input_items import list_input_items, page_of
 from mlaas.router.responses.keeping import KeepingReply
 from mlaas.store.responses import ACTIVE, StoredResponse
 
@@ -175,6 +176,17 @@ class ResponseService:
             PlatformError: the store cannot be reached.
         """
         return (await asyncio.to_thread(self.store.get, response_id, tenant=tenant)).answer.encode()
+
+    async def list_input_items(self, response_id: str, *, tenant: str, query: Mapping[str, str]) -> bytes:
+        """Return a page of what a response was made from.
+
+        Raises:
+            FieldError: a parameter of the query has no such value.
+            NotFound: the tenant has no response of this id, or one that it continues has been deleted.
+            PlatformError: the store cannot be reached.
+        """
+        turns = await asyncio.to_thread(self.store.list_conversation, response_id, tenant=tenant, depth=MAX_TURNS)
+        return orjson.dumps(page_of(list_input_items(turns), query))
 
     async def cancel(self, response_id: str, *, tenant: str) -> bytes:
         """End a response that runs in the background; one that has ended already stays as it is.
