@@ -30,7 +30,7 @@ class Gemini(OpenAICompatible):
 
     default_url = "https://generativelanguage.googleapis.com/v1beta/openai"
     operations = frozenset({Operation.CHAT, Operation.EMBEDDINGS})
-    foreign_fields: ClassVar[frozenset[str]] = frozenset({"thinking_blocks", "reasoning_content"})
+    foreign_fields: ClassVar[frozenset[str]] = frozenset({"thinking_blocks", "reasoning_content", "search_results"})
 
     def encode_messages(self, call: Call, body: bytes, *, model: str) -> bytes:
         """Return the body of a chat in which every turn with tool calls carries a signature."""

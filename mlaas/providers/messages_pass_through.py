@@ -2,7 +2,7 @@
 
 What changes on the way in, besides model and key, are traces of other models in the history. Thinking that the gateway
 wrote an origin into goes to the model that thought it, without the origin, and to no other. Another provider's
-signature of a tool call, `extra_content`, is taken off.
+signature of a tool call, `extra_content`, is taken off, and so are citations of another provider's search.
 
 What changes on the way out, besides the cost, is thinking of a model that was asked by an alias: it gets its origin,
 for the alias's next answer may be of another model, which would refuse it. Who asks for `provider/model` gets it as it
@@ -26,14 +26,14 @@ from mlaas.providers.sse import EventBuffer, cut_events, split_events
 from mlaas.providers.thinking import MARK_BYTES, is_marked, is_thinking, mark_thinking, read_thinking
 
 _FOREIGN: Final = "extra_content"
-_FOREIGN_BYTES: Final = b'"extra_content"'
+_TRACES: Final = (MARK_BYTES, b'"extra_content"', b'"encrypted_index"')
 _DELTA: Final = b"event: content_block_delta"
 
 
 def encode_pass_through(call: Call, *, model: str) -> bytes:
     """Return the caller's own bytes, asking for `model`."""
     body = call.body if model == call.model else replace_model(call.body, model)
-    if MARK_BYTES not in body and _FOREIGN_BYTES not in body:
+    if not any(trace in body for trace in _TRACES):
         return body
     messages = [own for message in call.fields["messages"] if (own := _own_message(message, model)) is not None]
     return set_member(body, "messages", orjson.dumps(messages))
@@ -54,9 +54,18 @@ def _own_message(message: Mapping[str, Any], model: str) -> Mapping[str, Any] | 
 
 
 def _without_foreign(block: Any) -> Any:
-    if isinstance(block, dict) and block.get("type") == "tool_use" and _FOREIGN in block:
-        return {key: value for key, value in block.items() if key != _FOREIGN}
+    match block:
+        case {"type": "tool_use", "extra_content": _}:
+            return {key: value for key, value in block.items() if key != _FOREIGN}
+        case {"type": "text", "citations": list(citations)}:
+            own = [each for each in citations if not _is_foreign(each)]
+            return block if len(own) == len(citations) else {**block, "citations": own}
     return block
+
+
+def _is_foreign(citation: Any) -> bool:
+    """Whether a citation is of another provider's search: Anthropic's own names a place in its own results."""
+    return isinstance(citation, dict) and citation.get("encrypted_index") == ""
 
 
 def pass_message(name: str, body: bytes, *, is_by_alias: bool) -> Answer:

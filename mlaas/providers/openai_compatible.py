@@ -37,7 +37,7 @@ class OpenAICompatible:
     """
 
     operations = frozenset({Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDINGS})
-    foreign_fields: ClassVar[frozenset[str]] = frozenset({"thinking_blocks", "extra_content"})
+    foreign_fields: ClassVar[frozenset[str]] = frozenset({"thinking_blocks", "extra_content", "search_results"})
     newly_bounded: ClassVar[re.Pattern[str] | None] = None
 
     def __init__(self, *, name: str, base_url: str, api_key: str | None = None) -> None:

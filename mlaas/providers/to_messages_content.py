@@ -27,6 +27,7 @@ _ASSISTANT_FIELDS: Final = (
     "tool_calls",
     "refusal",
     "annotations",
+    "search_results",
     "reasoning_content",
     "thinking_blocks",
 )

@@ -15,6 +15,7 @@ from mlaas.providers.base import Call, ProviderFailed
 from mlaas.providers.chat import encode_cost, parse_usage
 from mlaas.providers.failures import unreadable
 from mlaas.providers.thinking import unsigned_thinking
+from mlaas.router.dialects.messages_sources import Sources
 
 _STOP_REASONS: Final = {
     "stop": "end_turn",
@@ -47,7 +48,7 @@ def decode_completion(call: Call, answer: bytes) -> bytes:
             "type": "message",
             "role": "assistant",
             "model": completion.get("model") or call.model,
-            "content": _encode_content(written, is_cut=stop_reason == "max_tokens"),
+            "content": _encode_content(completion, written, is_cut=stop_reason == "max_tokens"),
             "stop_reason": stop_reason,
             "stop_sequence": stop_sequence,
             "usage": encode_usage(completion.get("usage")),
@@ -112,13 +113,19 @@ def tool_block(call: Mapping[str, Any], value: dict[str, Any]) -> dict[str, Any]
     return {**block, "extra_content": call["extra_content"]} if call.get("extra_content") else block
 
 
-def _encode_content(message: Mapping[str, Any], *, is_cut: bool) -> list[dict[str, Any]]:
+def _encode_content(completion: Mapping[str, Any], message: Mapping[str, Any], *, is_cut: bool) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = list(message.get("thinking_blocks") or ())
     if not blocks and (reasoning := reasoning_of(message)):
         blocks = [unsigned_thinking(reasoning)]
     for text in (message.get("content"), message.get("refusal")):
         if text:
             blocks.append({"type": "text", "text": text})
+    sources = Sources()
+    sources.read(completion, message)
+    if cited := sources.citations(message.get("content") or ""):
+        if not blocks or blocks[-1]["type"] != "text":
+            blocks.append({"type": "text", "text": ""})
+        blocks[-1]["citations"] = cited
     for call in message.get("tool_calls") or ():
         value = _parse_input(call["function"]["arguments"])
         if value is not None:

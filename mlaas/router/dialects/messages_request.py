@@ -160,7 +160,7 @@ def _encode_assistant(content: Any, place: str) -> Message:
         elif isinstance(block, dict) and block.get("type") == "tool_use":
             calls.append(_encode_tool_use(block, where))
         else:
-            parts.append(_encode_part(block, where, has_images=False))
+            parts.append(_encode_part(_without_citations(block), where, has_images=False))
     message["content"] = _simplify(parts) if parts or not calls else None
     if calls:
         message["tool_calls"] = calls
@@ -171,6 +171,13 @@ def _encode_assistant(content: Any, place: str) -> Message:
     if signed:
         message["thinking_blocks"] = signed
     return message
+
+
+def _without_citations(block: Any) -> Any:
+    """Return a block of what a model has said; which sources it named to its reader is not part of that."""
+    if isinstance(block, dict) and block.get("type") == "text":
+        return {name: value for name, value in block.items() if name != "citations"}
+    return block
 
 
 def _encode_tool_use(block: Mapping[str, Any], place: str) -> Message:

@@ -22,6 +22,7 @@ from mlaas.router.dialects.messages_answer import (
     reasoning_of,
     tool_block,
 )
+from mlaas.router.dialects.messages_sources import Sources
 from mlaas.router.estimate import estimate_input_tokens
 
 
@@ -47,6 +48,8 @@ class MessageEvents:
         self._is_refused = False
         self._stop: tuple[str, str | None] = ("end_turn", None)
         self._usage: object = None
+        self._sources = Sources()
+        self._written: list[str] = []
 
     def feed(self, events: bytes) -> bytes:
         """Return the events that whole chunks make.
@@ -65,6 +68,7 @@ class MessageEvents:
         last = self.feed(tail)
         if not self._is_started:
             last += self._start({})
+        last += self._cite()
         usage = encode_usage(self._usage, cost_usd)
         if self._usage is None:
             usage = {**usage, "input_tokens": None, "output_tokens": self._num_deltas}
@@ -80,6 +84,8 @@ class MessageEvents:
             delta = choice.get("delta") or {}
             if not self._is_started:
                 events += self._start(chunk)
+            self._sources.read(chunk, delta)
+            self._written.append(delta.get("content") or "")
             events += self._read_thinking(delta)
             self._is_refused = self._is_refused or bool(delta.get("refusal"))
             for text in (delta.get("content"), delta.get("refusal")):
@@ -142,6 +148,14 @@ class MessageEvents:
             events += self._delta({"type": "input_json_delta", "partial_json": function["arguments"]})
         return events
 
+    def _cite(self) -> bytes:
+        """Return the events of the answer's sources, which are all known at its end."""
+        citations = self._sources.citations("".join(self._written))
+        if not citations:
+            return b""
+        deltas = [{"type": "citations_delta", "citation": each} for each in citations]
+        return self._switch("text", {"type": "text", "text": ""}) + b"".join(map(self._encode_delta, deltas))
+
     def _switch(self, kind: str, block: dict[str, Any]) -> bytes:
         """Return the events that leave a block of `kind` open; an open one of the same kind goes on."""
         if self._open == kind:
@@ -163,4 +177,7 @@ class MessageEvents:
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         self._num_deltas += 1
+        return self._encode_delta(delta)
+
+    def _encode_delta(self, delta: dict[str, Any]) -> bytes:
         return encode_event({"type": "content_block_delta", "index": self._index, "delta": delta})

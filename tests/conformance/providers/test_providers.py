@@ -161,6 +161,7 @@ def test_a_history_of_another_provider_is_taken(kind, upstream):
         "role": "assistant",
         "content": None,
         "reasoning_content": "hm",
+        "search_results": [{"title": "Page", "url": "https://example.com"}],
         "thinking_blocks": [{"type": "thinking", "thinking": "hm", "signature": "of another model"}],
         "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
     }

@@ -164,6 +164,18 @@ def test_another_providers_signature_of_a_tool_call_is_taken_off():
     assert sent == {**call.fields, "model": "m", "messages": [{"role": "assistant", "content": [use]}]}
 
 
+def test_citations_of_another_providers_search_are_taken_off():
+    foreign, own = (
+        {"type": "web_search_result_location", "url": "u", "title": None, "cited_text": "x", "encrypted_index": index}
+        for index in ("", "Ew==")
+    )
+    said = {"type": "text", "text": "x", "citations": [foreign, own]}
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [said]}]
+    call = call_of({"model": "x", "max_tokens": 5, "messages": messages})
+    sent = orjson.loads(PROVIDER.encode_request(call, model="m").body)
+    assert sent["messages"][1]["content"][0]["citations"] == [own]
+
+
 def test_an_answer_passes_with_its_usage():
     body = orjson.dumps(MESSAGE).replace(b'"output_tokens":1', b'"output_tokens" : 9')
     answer = PROVIDER.decode_answer(call_of({}, b"{}"), body)

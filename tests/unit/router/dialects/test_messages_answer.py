@@ -100,6 +100,36 @@ def test_another_providers_signature_stays_with_its_tool_call_and_comes_back():
         assert MESSAGES.to_chat(asked).fields["messages"][1]["tool_calls"][0]["extra_content"] == extra
 
 
+URL = "https://example.com/page"
+RESULT = {"url": URL, "title": "Page", "snippet": "said there", "date": None}
+ANNOTATION = {"type": "url_citation", "url_citation": {"url": URL, "title": "Page", "start_index": 4, "end_index": 7}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "cited"),
+    [
+        ({}, {"annotations": [ANNOTATION], "search_results": [RESULT]}, "is."),
+        ({}, {"search_results": [RESULT]}, "said there"),
+        ({"citations": [URL], "search_results": [RESULT]}, {}, "said there"),
+        ({"citations": [URL]}, {}, ""),
+    ],
+)
+def test_what_an_answer_cites_is_cited_whole_and_streamed(fields, message, cited):
+    choice = {"index": 0, "message": {"content": "so, is.", **message}, "finish_reason": "stop"}
+    completion = {"id": "chatcmpl-1", "model": "m", "choices": [choice], "usage": USAGE, **fields}
+    whole = read_message(MESSAGES.from_chat(CALL, orjson.dumps(completion)))
+    streamed = accumulate(
+        stream(chunk({"content": "so,"}, **fields), chunk({"content": " is."}), chunk(message, "stop"))
+    )
+    for answer in (whole, streamed):
+        [block] = answer.content
+        [citation] = block.citations
+        assert (citation.type, citation.url, citation.cited_text) == ("web_search_result_location", URL, cited)
+    history = [{"role": "user", "content": "hi"}, whole.model_dump(include={"role", "content"}), FIELDS["messages"][0]]
+    fields = {**FIELDS, "messages": history}
+    assert MESSAGES.to_chat(replace(CALL, fields=fields)).fields["messages"][1]["content"] == "so, is."
+
+
 def test_reasoning_text_becomes_a_thinking_block_that_no_model_takes_for_its_own():
     thinking, text = complete(content="4", reasoning_content="2 + 2").content
     assert (thinking.thinking, text.text) == ("2 + 2", "4")
