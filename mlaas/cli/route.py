@@ -74,15 +74,19 @@ def _request(model: str, path: str) -> bytes:
 def _by_file(path: Path, body: bytes) -> dict[str, Any]:
     """Decide by a router file alone."""
     from mlaas.providers.base import Operation
+    from mlaas.router.abilities import Abilities
     from mlaas.router.catalog import build_catalog
     from mlaas.router.choice.explain import explain_call
     from mlaas.router.config_file import load_config
     from mlaas.router.dialects.build import DIALECTS
+    from mlaas.router.fit import build_fitter
     from mlaas.router.request import parse_call
 
     config = load_config(path)
     call = parse_call(DIALECTS[Operation.CHAT], body, {})
-    told = explain_call(call, catalog=build_catalog(config), fleet=_idle_fleet(config, path.parent), now_s=0.0)
+    catalog, fleet = build_catalog(config), _idle_fleet(config, path.parent)
+    fitter = build_fitter(config, catalog, Abilities(config))
+    told = explain_call(call, catalog=catalog, fleet=fleet, fitter=fitter, now_s=0.0)
     return {"basis": f"{path}, without live data", **told}
 
 
@@ -169,7 +173,8 @@ def _row(each: dict[str, Any]) -> dict[str, object]:
         "running": each["num_running"],
         "waiting": each["num_waiting"],
         "kv": _figure(each["kv_usage"], "{:.0%}"),
-        "why": each["reason"],
+        "drops": ", ".join(each["drops"]),
+        "why": each["refuses"] or each["reason"],
     }
 
 

@@ -26,7 +26,7 @@ from mlaas.router.config import RouterConfig
 from mlaas.router.dispatch import Dispatcher
 from mlaas.router.egress.client import Egress
 from mlaas.router.exchange import World
-from mlaas.router.fit import Fitter
+from mlaas.router.fit import build_fitter
 from mlaas.router.limits.meter import Meter
 from mlaas.router.money.billing import Billing
 from mlaas.router.money.local_prices import LocalPrices
@@ -119,7 +119,7 @@ class RouterCalls:
                 admission=self.admission,
                 metrics=self._metrics,
                 throughput=self._throughput,
-                fitter=Fitter(catalog, droppable=_droppable(config), unsupported=abilities.unsupported),
+                fitter=build_fitter(config, catalog, abilities),
             ),
             billing=Billing(prices=prices, meter=self._meter),
             caching=Caching(
@@ -168,11 +168,3 @@ class RouterCalls:
         listed = [Target(provider=name.partition("/")[0], model=name.partition("/")[2]) for name in catalog.listed]
         local = [Target(provider=LOCAL, model=name) for name in sorted(self.fleet.local_models)]
         return tuple(dict.fromkeys((*aliased, *listed, *local)))
-
-
-def _droppable(config: RouterConfig) -> dict[str, tuple[str, ...]]:
-    """Return the fields that may be dropped: by alias, and by provider with a slash behind its name."""
-    return {
-        **{name: each.drop_params for name, each in config.models.items()},
-        **{f"{name}/": each.drop_params for name, each in config.providers.items()},
-    }

@@ -10,7 +10,9 @@ import orjson
 
 from mlaas.providers.base import Call, Failure, FailureKind, FieldError, Provider, ProviderFailed, WireRequest
 from mlaas.providers.key_pool import KeyPool
+from mlaas.router.abilities import Abilities
 from mlaas.router.catalog import Catalog
+from mlaas.router.config import RouterConfig
 from mlaas.router.dialects.base import Dialect
 from mlaas.router.money.billing import cap_output
 from mlaas.router.types import Target
@@ -28,6 +30,7 @@ class Fitted:
         sent: the same, or the chat that it was translated to.
         request: what goes over the wire.
         key: which of the provider's keys it carries.
+        dropped: fields that were left out, by their names in the caller's API or in a chat.
     """
 
     asked: Call
@@ -35,6 +38,7 @@ class Fitted:
     provider: Provider
     request: WireRequest
     key: int = 0
+    dropped: tuple[str, ...] = ()
 
 
 class Fitter:
@@ -67,33 +71,34 @@ class Fitter:
                 target may.
         """
         provider, key = self._pick(target.provider)
-        droppable = {*self.droppable(alias), *self._droppable.get(f"{target.provider}/", ())}
+        may_drop = _Droppable({*self.droppable(alias), *self._droppable.get(f"{target.provider}/", ())})
         if max_output_tokens is not None:
             call = cap_output(call, max_output_tokens)
-        sent = call = self._without_unsupported(call, target, droppable)
+        sent = call = self._without_unsupported(call, target, may_drop)
         while call.operation not in provider.operations:
             try:
                 sent = dialect.to_chat(call)
             except FieldError as error:
-                call = _drop(call, error, droppable)
+                call = may_drop.drop(call, error)
             else:
-                sent = self._without_unsupported(sent, target, droppable)
+                sent = self._without_unsupported(sent, target, may_drop)
                 break
         while True:
             try:
                 request = provider.encode_request(sent, model=target.model)
-                return Fitted(asked=call, sent=sent, provider=provider, request=request, key=key)
+                dropped = tuple(may_drop.dropped)
+                return Fitted(asked=call, sent=sent, provider=provider, request=request, key=key, dropped=dropped)
             except FieldError as error:
-                sent = _drop(sent, error, droppable)
+                sent = may_drop.drop(sent, error)
 
-    def _without_unsupported(self, call: Call, target: Target, droppable: Collection[str]) -> Call:
+    def _without_unsupported(self, call: Call, target: Target, may_drop: _Droppable) -> Call:
         """Return the call without what the target is known not to honour.
 
         Raises:
             ProviderFailed: that may not be dropped.
         """
         for name in self._unsupported(target, call):
-            call = _drop(call, FieldError(name, f"{target} cannot honour {name!r}"), droppable)
+            call = may_drop.drop(call, FieldError(name, f"{target} cannot honour {name!r}"))
         return call
 
     def droppable(self, alias: str) -> Collection[str]:
@@ -119,22 +124,45 @@ class Fitter:
         return self._catalog.keyed[name][key][0], key
 
 
-def _drop(call: Call, error: FieldError, droppable: Collection[str]) -> Call:
-    """Return the call without the field that an error names.
+class _Droppable:
+    """Fields that may be left out of one request.
 
-    Raises:
-        ProviderFailed: the field may not be dropped.
+    Attributes:
+        dropped: those that were, in order.
     """
-    name = error.param.partition(".")[0].partition("[")[0]
-    if name not in droppable or name not in call.fields:
-        failure = Failure(
-            kind=FailureKind.UNFIT,
-            status=400,
-            code=error.code,
-            message=error.message,
-            type="invalid_request_error",
-            param=error.param,
-        )
-        raise ProviderFailed(failure) from error
-    fields = {field: value for field, value in call.fields.items() if field != name}
-    return replace(call, fields=fields, body=orjson.dumps(fields))
+
+    __slots__ = ("_names", "dropped")
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self.dropped: list[str] = []
+
+    def drop(self, call: Call, error: FieldError) -> Call:
+        """Return the call without the field that an error names.
+
+        Raises:
+            ProviderFailed: the field may not be dropped.
+        """
+        name = error.param.partition(".")[0].partition("[")[0]
+        if name not in self._names or name not in call.fields:
+            failure = Failure(
+                kind=FailureKind.UNFIT,
+                status=400,
+                code=error.code,
+                message=error.message,
+                type="invalid_request_error",
+                param=error.param,
+            )
+            raise ProviderFailed(failure) from error
+        self.dropped.append(name)
+        fields = {field: value for field, value in call.fields.items() if field != name}
+        return replace(call, fields=fields, body=orjson.dumps(fields))
+
+
+def build_fitter(config: RouterConfig, catalog: Catalog, abilities: Abilities) -> Fitter:
+    """Return the fitter of a configuration."""
+    droppable = {
+        **{name: each.drop_params for name, each in config.models.items()},
+        **{f"{name}/": each.drop_params for name, each in config.providers.items()},
+    }
+    return Fitter(catalog, droppable=droppable, unsupported=abilities.unsupported)

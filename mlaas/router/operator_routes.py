@@ -33,7 +33,11 @@ class OperatorRoutes:
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
-        explain = ExplainRoutes(catalog=lambda: self.router.catalog, fleet=lambda: self.router.fleet)
+        explain = ExplainRoutes(
+            catalog=lambda: self.router.catalog,
+            fleet=lambda: self.router.fleet,
+            fitter=lambda: self.router.dispatcher.world.fitter,
+        )
         return (
             route("GET", "/api/v1/usage", self._usage),
             route("GET", "/api/v1/demand", self._demand),

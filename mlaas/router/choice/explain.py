@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlaas.errors import NotFound
-from mlaas.providers.base import Call
+from mlaas.providers.base import Call, ProviderFailed
 from mlaas.router.catalog import Catalog
 from mlaas.router.choice.decide import decide, explain_no_target
 from mlaas.router.choice.decision_log import snapshot_to_json
@@ -21,8 +21,10 @@ from mlaas.router.choice.predict import (
     quality,
 )
 from mlaas.router.choice.prefixes import prompt_blocks
+from mlaas.router.dialects.build import DIALECTS
+from mlaas.router.fit import Fitter
 from mlaas.router.need import needs_of
-from mlaas.router.types import Candidate, Decision, Need, RoutingPolicy, Snapshot
+from mlaas.router.types import Candidate, Decision, Need, RoutingPolicy, Snapshot, Target
 
 
 def explain(snapshot: Snapshot) -> dict[str, Any]:
@@ -56,8 +58,11 @@ def explain(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def explain_call(call: Call, *, catalog: Catalog, fleet: Fleet, now_s: float) -> dict[str, Any]:
+def explain_call(call: Call, *, catalog: Catalog, fleet: Fleet, fitter: Fitter, now_s: float) -> dict[str, Any]:
     """Return what would become of a call if it came now; nothing is sent.
+
+    Each candidate tells which fields it would not get (`drops`) and why it could not take the request (`refuses`); the
+    request goes to the first that could.
 
     Raises:
         NotFound: its model stands for nothing, or for other models.
@@ -66,8 +71,30 @@ def explain_call(call: Call, *, catalog: Catalog, fleet: Fleet, now_s: float) ->
         raise NotFound("no_route", f"model {call.model!r} is made of other models; ask for one of those")
     route = catalog.resolve(call.model, local_models=fleet.local_models)
     blocks = prompt_blocks(call.fields) if route.policy is RoutingPolicy.PREFIX_AFFINITY else ()
-    need = needs_of(call, route, has_budget=True)
-    return explain(fleet.snapshot(route, call.operation, now_s=now_s, need=need, blocks=blocks))
+    need = needs_of(call, route, has_budget=True, droppable=fitter.droppable(route.model))
+    told = explain(fleet.snapshot(route, call.operation, now_s=now_s, need=need, blocks=blocks))
+    for each in told["candidates"]:
+        each |= _fit(call, each["target"], route.model, catalog=catalog, fitter=fitter)
+    tried = [each for each in told["candidates"] if each["place"] is not None]
+    taker = next((each for each in tried if not each["refuses"]), None)
+    if taker is not None:
+        told |= {name: taker[name] for name in ("target", "origin", "reason")}
+    elif tried:
+        told |= {"target": "", "origin": "", "reason": tried[0]["refuses"]}
+    return told
+
+
+def _fit(call: Call, address: str, alias: str, *, catalog: Catalog, fitter: Fitter) -> dict[str, Any]:
+    """Return what a target makes of a request's fields."""
+    provider, _, model = address.partition("/")
+    if provider not in catalog.providers:
+        return {"drops": [], "refuses": ""}
+    target = Target(provider=provider, model=model)
+    try:
+        fitted = fitter.fit(call, target, alias=alias, dialect=DIALECTS[call.operation], max_output_tokens=None)
+    except ProviderFailed as error:
+        return {"drops": [], "refuses": error.failure.message}
+    return {"drops": list(fitted.dropped), "refuses": ""}
 
 
 def difference(logged: Decision, again: Decision) -> str:

@@ -14,6 +14,7 @@ from mlaas.router.catalog import Catalog
 from mlaas.router.choice.explain import explain_call
 from mlaas.router.choice.fleet import Fleet
 from mlaas.router.dialects.build import DIALECTS
+from mlaas.router.fit import Fitter
 from mlaas.router.request import parse_call
 from mlaas.router.routes import Request, Result, Route, as_json, route
 
@@ -27,10 +28,12 @@ class ExplainRoutes:
     Attributes:
         catalog: returns the catalog in force.
         fleet: returns the fleet in force.
+        fitter: returns what fits requests to targets.
     """
 
     catalog: Callable[[], Catalog]
     fleet: Callable[[], Fleet]
+    fitter: Callable[[], Fitter]
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
@@ -52,7 +55,8 @@ class ExplainRoutes:
         allowed = request.principal.limits.models if request.principal is not None else None
         if allowed is not None and call.model not in allowed:
             raise PermissionDenied("model_not_allowed", f"this API key may not use model {call.model[:300]!r}")
-        told = explain_call(call, catalog=self.catalog(), fleet=self.fleet(), now_s=time.monotonic())
+        now_s = time.monotonic()
+        told = explain_call(call, catalog=self.catalog(), fleet=self.fleet(), fitter=self.fitter(), now_s=now_s)
         return as_json(told)
 
 

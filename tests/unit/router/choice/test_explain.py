@@ -11,6 +11,7 @@ from hypothesis import given
 from mlaas.auth.types import KeyLimits, Principal
 from mlaas.errors import InvalidRequest, NotFound, PermissionDenied
 from mlaas.providers.base import FieldError, Operation
+from mlaas.router.abilities import Abilities
 from mlaas.router.catalog import build_catalog
 from mlaas.router.choice.decide import decide
 from mlaas.router.choice.decision_log import decision_to_json, find_logged, replay
@@ -18,6 +19,7 @@ from mlaas.router.choice.explain import difference, explain
 from mlaas.router.choice.explain_routes import ExplainRoutes
 from mlaas.router.choice.fleet import Fleet
 from mlaas.router.config_file import parse_config
+from mlaas.router.fit import build_fitter
 from mlaas.router.routes import Request
 from tests.fakes.snapshots import make_snapshot, snapshots
 
@@ -25,8 +27,12 @@ FILE = """
 providers:
   house: {kind: openai_compatible, base_url: "http://127.0.0.1:1/v1", api_key: x}
   openai: {api_key: x}
+  claude: {kind: anthropic, api_key: x}
 models:
   fast: {targets: [house/m, openai/gpt-5-mini]}
+  loose: {drop_params: [seed, tools], targets: [claude/claude-3-haiku, house/m]}
+  strict: {targets: [claude/claude-sonnet-5, house/m]}
+  hopeless: {targets: [claude/claude-sonnet-5]}
   twice: {ensemble: {models: [fast, house/m], combine: majority}}
 """
 
@@ -66,11 +72,11 @@ def test_a_difference_is_told():
 
 @pytest.fixture
 def handlers():
-    catalog = build_catalog(parse_config(FILE, source="router.yaml"))
-    fleet = Fleet(catalog, restart_wait_s=3.0)
-    return {
-        route.method: route.handler for route in ExplainRoutes(catalog=lambda: catalog, fleet=lambda: fleet).routes()
-    }
+    config = parse_config(FILE, source="router.yaml")
+    catalog = build_catalog(config)
+    fleet, fitter = Fleet(catalog, restart_wait_s=3.0), build_fitter(config, catalog, Abilities(config))
+    routes = ExplainRoutes(catalog=lambda: catalog, fleet=lambda: fleet, fitter=lambda: fitter).routes()
+    return {route.method: route.handler for route in routes}
 
 
 def asked(query=None, body=b"", models=None):
@@ -84,6 +90,22 @@ async def test_the_gateway_explains_a_model_and_a_request(handlers):
     body = orjson.dumps({"model": "house/m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]})
     told = orjson.loads((await handlers["POST"](asked({"operation": Operation.MESSAGES.value}, body))).body)
     assert told["reason"] == "named by the caller"
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "drops", "refuses"),
+    [
+        ("loose", "claude/claude-3-haiku", ["seed"], ""),
+        ("strict", "house/m", [], "claude/claude-sonnet-5 cannot honour 'seed'"),
+        ("hopeless", "", [], "claude/claude-sonnet-5 cannot honour 'seed'"),
+    ],
+)
+async def test_fields_that_a_target_would_not_get_or_could_not_take_are_told(handlers, model, target, drops, refuses):
+    body = orjson.dumps({"model": model, "seed": 5, "messages": [{"role": "user", "content": "x"}]})
+    told = orjson.loads((await handlers["POST"](asked(body=body))).body)
+    assert told["target"] == target
+    assert (told["candidates"][0]["drops"], told["candidates"][0]["refuses"]) == (drops, refuses)
+    assert target or told["reason"] == refuses
 
 
 @pytest.mark.parametrize(
