@@ -242,7 +242,7 @@ class Exchange:
             if isinstance(answer, Whole):
                 cost_usd = self._charge(begun, answer.usage) or _FREE
                 is_charged, sign = True, Sign.ALIVE
-                await self.reply.whole(200, answer.body, self._headers(attempt, cost_usd))
+                await self.reply.whole(200, answer.body, self._headers(begun, cost_usd))
                 return
 
             def price(usage: Usage | None, num_deltas: int) -> Decimal | None:
@@ -250,7 +250,7 @@ class Exchange:
                 is_charged = True
                 return self._charge(begun, usage) or _FREE
 
-            await self.reply.start_stream(self._headers(attempt, None))
+            await self.reply.start_stream(self._headers(begun, None))
             failure = await answer.deliver(self.reply, price=price)
             sign = Sign.ALIVE if failure is None else sign_of(failure.kind)
             if failure is not None:
@@ -295,8 +295,8 @@ class Exchange:
         self.world.fleet.ended(attempt.origin, sign, now_s=time.monotonic(), target=attempt.target)
         await begun.places.aclose()
 
-    def _headers(self, attempt: Attempt, cost_usd: Decimal | None) -> Headers:
-        target = attempt.target
+    def _headers(self, begun: _Begun, cost_usd: Decimal | None) -> Headers:
+        attempt, target = begun.attempt, begun.attempt.target
         headers = [
             (b"x-mlaas-provider", target.provider.encode()),
             (b"x-mlaas-model", target.model.encode()),
@@ -305,6 +305,8 @@ class Exchange:
         ]
         if cost_usd is not None:
             headers.append((b"x-mlaas-cost-usd", f"{cost_usd:f}".encode()))
+        if begun.fitted.dropped:
+            headers.append((b"x-mlaas-dropped", ", ".join(begun.fitted.dropped).encode("ascii", "replace")))
         return headers
 
     def _begin_span(self, attempt: Attempt) -> AttemptTrace | None:

@@ -210,6 +210,18 @@ def test_a_field_may_be_dropped_where_the_alias_says_so(
     assert field not in simulator.seen[-1].fields
 
 
+def test_what_was_dropped_is_told(client: openai.OpenAI) -> None:
+    number = MODELS.index(CLAUDE)
+    for is_stream in (False, True):
+        answer = client.chat.completions.with_raw_response.create(
+            model=f"lax-{number}", messages=MESSAGES, stream=is_stream, seed=7, n=2, temperature=0.3
+        )
+        assert set(answer.headers["x-mlaas-dropped"].split(", ")) == {"n", "seed"}
+        answer.http_response.close()
+    whole = client.chat.completions.with_raw_response.create(model=CLAUDE, messages=MESSAGES)
+    assert "x-mlaas-dropped" not in whole.headers
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_loop_of_parallel_tool_calls_comes_to_its_end(client: openai.OpenAI, model: str) -> None:
     tools: Any = FIELDS["tools"]["tools"]
