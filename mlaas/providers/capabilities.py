@@ -2,8 +2,10 @@
 
 Only what is known to be missing counts. A model that the table does not name, and every OpenAI-compatible upstream,
 gets the request as it is: the upstream's own word is then the honest answer.
-Source: model pages and API references of the vendors, November 2026; context windows as in genai-prices; pydantic-ai,
-`profiles/openai.py`, for what OpenAI's models take while they reason.
+Source: context windows as in genai-prices, to the token where a vendor's model page has it; longest answers from the
+vendors' model pages, November 2026. What is lacking: OpenAI API reference (`stop`, `reasoning_effort`) and pydantic-ai,
+`profiles/openai.py` (sampling while reasoning); Anthropic API reference, Messages, which has no such fields, and
+`claude_models`; ai.google.dev, OpenAI compatibility; Perplexity's SDK, types of both APIs; docs.x.ai, reasoning.
 """
 
 from __future__ import annotations
@@ -88,11 +90,18 @@ _MODELS: Final[dict[str, dict[str, Capabilities]]] = {
         "gpt-5": _model(400_000, 128_000, reasoning=f"{_SAMPLED} stop", reasons=True),
         "gpt-5-chat": _model(128_000, 16_384, "reasoning tools"),
         "o1": _model(200_000, 100_000, _SAMPLED),
+        "o1-mini": _model(128_000, 65_536, f"{_SAMPLED} tools schema vision reasoning"),
+        "o1-preview": _model(128_000, 32_768, f"{_SAMPLED} tools schema vision reasoning"),
         "o3": _model(200_000, 100_000, f"{_SAMPLED} stop"),
         "o4-mini": _model(200_000, 100_000, f"{_SAMPLED} stop"),
         "gpt-4.1": _model(1_047_576, 32_768, "reasoning"),
         "gpt-4o": _model(128_000, 16_384, "reasoning"),
+        "gpt-4.5": _model(128_000, 16_384, "reasoning"),
         "gpt-4-turbo": _model(128_000, 4_096, "reasoning schema"),
+        "gpt-4-vision": _model(128_000, 4_096, "reasoning schema tools"),
+        "gpt-4-0125": _model(128_000, 4_096, "reasoning schema vision"),
+        "gpt-4-1106": _model(128_000, 4_096, "reasoning schema vision"),
+        "gpt-4-32k": _model(32_768, 32_768, "reasoning schema vision"),
         "gpt-4": _model(8_192, 8_192, "reasoning schema vision"),
         "gpt-3.5-turbo": _model(16_385, 4_096, "reasoning schema vision"),
         "text-embedding-": _model(8_192),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +18,8 @@ from mlaas.providers.capabilities import (
 )
 
 IMAGE = [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}]
+MEDIA = re.compile("audio|tts|live|realtime|transcribe")
+"""Models that the gateway does not serve; they share the names of others."""
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
 
 
@@ -35,6 +40,22 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
 )
 def test_the_longest_prefix_tells_the_context(kind, model, context_tokens):
     assert find_capabilities(kind, model).context_tokens == context_tokens
+
+
+def test_context_windows_agree_with_the_price_list():
+    """A window that is too small refuses what its model could take; vendors round, so a tenth is agreement."""
+    kinds = {"openai": "openai", "anthropic": "anthropic", "google": "gemini", "perplexity": "perplexity_sonar"}
+    kinds["x-ai"] = "xai"
+    compared, wrong = 0, []
+    for provider in get_snapshot().providers:
+        for model in provider.models if provider.id in kinds else ():
+            known = find_capabilities(kinds[provider.id], model.id).context_tokens
+            if known and model.context_window and not MEDIA.search(model.id):
+                compared += 1
+                if abs(known - model.context_window) > model.context_window / 10:
+                    wrong.append((model.id, known, model.context_window))
+    assert not wrong
+    assert compared > 50
 
 
 @pytest.mark.parametrize(
