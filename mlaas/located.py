@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,14 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 Location = tuple[int | str, ...]
 Place = Callable[[Location], str]
 """Returns where in which file a location is."""
+_WANTED: Final = {
+    "tuple_type": "must be a list, such as [a, b]",
+    "list_type": "must be a list, such as [a, b]",
+    "dict_type": "must be a section with names of its own below it",
+    "model_type": "must be a section with fields of its own below it",
+    "missing": "is missing",
+}
+"""What is wanted, by pydantic's type of the error, where pydantic says it in words of Python."""
 
 
 def read_located(path: Path, section: type[SectionT], *, code: str) -> SectionT:
@@ -35,13 +43,20 @@ def read_located(path: Path, section: type[SectionT], *, code: str) -> SectionT:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(code, f"cannot read {path}: {error}") from error
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(code, f"{path}:{line}: not valid YAML: {error.problem}") from error
-    return validated(value, section, code=code, place=lambda location: f"{path}:{line_of(tree, location)}")
+    value, place = read_document(text, source=str(path), code=code)
+    return validated(value, section, code=code, place=place)
+
+
+def read_document(text: str, *, source: str, code: str) -> tuple[Any, Place]:
+    """Return the one document of a YAML text, None of an empty one, and where its parts are.
+
+    Raises:
+        ConfigError: as in `read_documents`; or there are several.
+    """
+    documents = read_documents(text, source=source, code=code)
+    if len(documents) > 1:
+        raise ConfigError(code, f"{source}: holds {len(documents)} documents; keep one, without `---`")
+    return documents[0] if documents else (None, partial(_place, source, None))
 
 
 def read_documents(text: str, *, source: str, code: str) -> list[tuple[Any, Place]]:
@@ -103,7 +118,12 @@ def reason_of(error: Mapping[str, Any], section: type[BaseModel]) -> str:
         field = str(error["loc"][-1])
         fields = _fields_at(section, error["loc"][:-1])
         return f"unknown field {field!r}{nearest(field, fields)}; known: {', '.join(fields)}"
-    return str(error["msg"]).removeprefix("Value error, ")
+    if wanted := _WANTED.get(error["type"]):
+        return wanted
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    given = error.get("input")
+    is_shown = isinstance(given, str | int | float) and "key" not in str(error["loc"][-1:])
+    return f"{reason}, not {str(given)[:60]!r}" if is_shown and reason.startswith("Input should") else reason
 
 
 def nearest(name: str, names: Collection[str]) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import yaml
-from pydantic import ValidationError
+from typing import Final
+from urllib.parse import urlsplit
 
 from mlaas.errors import ConfigError
-from mlaas.located import line_of, nearest, reason_of
+from mlaas.located import Location, Place, nearest, read_document, validated
 from mlaas.providers.build import KINDS, OPENAI_COMPATIBLE
 from mlaas.providers.vllm import LOCAL
 from mlaas.router.config import RouterConfig
 from mlaas.router.types import Target
+
+_CODE: Final = "bad_router_config"
 
 
 def load_config(path: Path) -> RouterConfig:
@@ -41,43 +42,44 @@ def parse_config(text: str, *, source: str) -> RouterConfig:
     Raises:
         ConfigError: as in `load_config`.
     """
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError("bad_yaml", f"{source}:{line}: not valid YAML: {error.problem}") from error
-    try:
-        config = RouterConfig.model_validate({} if value is None else value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _refuse(source, tree, first["loc"], reason_of(first, RouterConfig)) from error
-    _check_providers(config, source, tree)
-    _check_targets(config, source, tree)
+    value, place = read_document(text, source=source, code=_CODE)
+    config = validated({} if value is None else value, RouterConfig, code=_CODE, place=place)
+    _check_providers(config, place)
+    _check_targets(config, place)
     return config
 
 
-def _check_providers(config: RouterConfig, source: str, tree: yaml.Node | None) -> None:
+def _check_providers(config: RouterConfig, place: Place) -> None:
     for name, provider in config.providers.items():
         kind = provider.kind or name
         if name == LOCAL or "/" in name:
-            raise _refuse(source, tree, ("providers", name), f"{name!r} cannot be a provider's name; choose another")
+            raise _refuse(place, ("providers", name), f"{name!r} cannot be a provider's name; choose another")
         if kind not in KINDS:
-            place = ("providers", name, "kind") if provider.kind else ("providers", name)
-            raise _refuse(
-                source, tree, place, f"kind {kind!r} is not known{nearest(kind, KINDS)}; set kind: {'|'.join(KINDS)}"
-            )
+            where = ("providers", name, "kind") if provider.kind else ("providers", name)
+            why = f"kind {kind!r} is not known{nearest(kind, KINDS)}; set kind: {'|'.join(KINDS)}"
+            raise _refuse(place, where, why)
         if kind == OPENAI_COMPATIBLE and not provider.base_url:
-            raise _refuse(source, tree, ("providers", name), f"kind {kind} needs a base_url")
+            raise _refuse(place, ("providers", name), f"kind {kind} needs a base_url")
+        if provider.base_url is not None and not _is_url(provider.base_url):
+            why = f"{provider.base_url!r} is no URL of an API; write one such as https://api.example.com/v1"
+            raise _refuse(place, ("providers", name, "base_url"), why)
 
 
-def _check_targets(config: RouterConfig, source: str, tree: yaml.Node | None) -> None:
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return False
+    return url.scheme in ("http", "https") and bool(url.hostname)
+
+
+def _check_targets(config: RouterConfig, place: Place) -> None:
     names = (LOCAL, *config.providers)
 
     def check(target: Target, *location: int | str) -> None:
         if target.provider not in names:
             why = f"{target} names no provider of this file{nearest(target.provider, names)}"
-            raise _refuse(source, tree, location, why)
+            raise _refuse(place, location, why)
 
     for alias, route in config.models.items():
         for index, each in enumerate(route.targets):
@@ -88,10 +90,9 @@ def _check_targets(config: RouterConfig, source: str, tree: yaml.Node | None) ->
         for name in getattr(config, section):
             provider, slash, model = name.partition("/")
             if not (slash and model):
-                raise _refuse(source, tree, (section, name), f"{name!r} is not of the form provider/model")
+                raise _refuse(place, (section, name), f"{name!r} is not of the form provider/model")
             check(Target(provider=provider, model=model), section, name)
 
 
-def _refuse(source: str, tree: yaml.Node | None, location: tuple[int | str, ...], why: str) -> ConfigError:
-    field = ".".join(map(str, location)) or "the file"
-    return ConfigError("bad_router_config", f"{source}:{line_of(tree, location)}: {field}: {why}")
+def _refuse(place: Place, location: Location, why: str) -> ConfigError:
+    return ConfigError(_CODE, f"{place(location)}: {'.'.join(map(str, location))}: {why}")

@@ -68,10 +68,13 @@ def test_a_key_never_shows_in_the_configuration_as_text():
         ("models:\n  a:\n    targets: [local/x]\n    slo: {ttft: 1}", 4, "did you mean 'ttft_s'"),
         ("prices:\n  gpt-5: {input_usd_per_mtok: 1, output_usd_per_mtok: 1}", 2, "provider/model"),
         ("prices:\n  local/x: {input_usd_per_mtok: -1, output_usd_per_mtok: 1}", 2, "greater than or equal to 0"),
-        ("prices:\n  local/x:\n    input_usd: 1", 2, "Field required|unknown field"),
-        ("models:\n  a:\n    targets: [local/x]\n    policy: quickest", 4, "failover"),
-        ("models: [1]", 1, "dictionary"),
-        ("- 1", 1, "dictionary"),
+        ("prices:\n  local/x:\n    input_usd: 1", 2, "is missing|unknown field"),
+        ("models:\n  a:\n    targets: [local/x]\n    policy: quickest", 4, "failover.*, not 'quickest'"),
+        ("models:\n  a: {targets: [local/x]}\n  a: {targets: [local/y]}", 3, "'a' is here twice"),
+        ("models:\n  a: {targets: [local/x], drop_params: seed}", 2, "must be a list"),
+        ("providers:\n  openai:\n    base_url: api.openai.com/v1", 3, "is no URL of an API"),
+        ("models: [1]", 1, "must be a section"),
+        ("- 1", 1, "must be a section"),
         ("models:\n  a: {targets: [", 2, "not valid YAML"),
     ],
 )
@@ -79,6 +82,20 @@ def test_a_wrong_file_is_refused_with_line_and_way_out(text, line, words):
     with pytest.raises(ConfigError, match=words) as caught:
         parse_config(text, source="router.yaml")
     assert caught.value.message.startswith(f"router.yaml:{line}: ")
+
+
+@pytest.mark.parametrize(
+    "text", ["prices: {local/x: {from: 2026-13-01}}", "a: " + "[" * 5000, "x: \x07", "a: 1\n---\nb: 2"]
+)
+def test_a_text_that_is_no_yaml_of_one_document_is_refused(text):
+    with pytest.raises(ConfigError, match=r"^router\.yaml"):
+        parse_config(text, source="router.yaml")
+
+
+def test_a_wrong_secret_is_not_shown():
+    with pytest.raises(ConfigError) as caught:
+        parse_config("providers: {openai: {api_key: 123456}}", source="router.yaml")
+    assert "123456" not in caught.value.message
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):

@@ -178,7 +178,7 @@ def test_a_class_may_be_kept_for_tenants_and_serving_is_unless_it_is_given_other
         ("priority_classes:\n  x: 1e9", r":2: .*'1e9' is not a priority; .* within ±10,000", "bad_queues"),
         (
             "priority_classes:\n  x: {preempts: true}",
-            r":2: priority_classes\.x\.priority: Field required",
+            r":2: priority_classes\.x\.priority: is missing",
             "bad_queues",
         ),
         ("autoscaling:\n  max_usd_per_hour: -1", r":2: autoscaling\.max_usd_per_hour: -1 is not", "bad_queues"),
