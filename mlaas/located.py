@@ -118,12 +118,14 @@ def reason_of(error: Mapping[str, Any], section: type[BaseModel]) -> str:
         field = str(error["loc"][-1])
         fields = _fields_at(section, error["loc"][:-1])
         return f"unknown field {field!r}{nearest(field, fields)}; known: {', '.join(fields)}"
+    if error["type"] == "too_short":
+        return f"needs at least {error['ctx']['min_length']}, and has {error['ctx']['actual_length']}"
     if wanted := _WANTED.get(error["type"]):
         return wanted
     reason = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")
     is_shown = isinstance(given, str | int | float) and "key" not in str(error["loc"][-1:])
-    return f"{reason}, not {str(given)[:60]!r}" if is_shown and reason.startswith("Input should") else reason
+    return f"{reason}, not {repr(given)[:60]}" if is_shown and reason.startswith("Input should") else reason
 
 
 def nearest(name: str, names: Collection[str]) -> str:
