@@ -354,6 +354,7 @@ def test_a_local_model_without_replica_is_503_and_says_how_to_deploy_it(http_cli
         (b'{"model": "house/m", "messages": [{"role": "user"}], "max_tokens": 0}', "max_tokens"),
         (b'{"model": "house/m", "messages": [{"role": "user"}], "max_completion_tokens": -5}', "max_completion_tokens"),
         (b'{"model": "house/m", "messages": [{"role": "user"}], "n": -1}', "n"),
+        (b'{"model": "claude/m", "messages": [{"role": "user"}], "service_tier": {"a": 1}}', "service_tier"),
         (b'{"model": "house/m", "messages": [{"role": "user"}], "temperature": -0.1}', "temperature"),
         (b'{"model": "claude/m", "messages": [{"role": "user"}], "seed": 4}', "seed"),
         (b'{"model": "sonar/m", "messages": [{"role": "user"}], "tools": [{}]}', "tools[0]"),

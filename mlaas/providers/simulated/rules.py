@@ -22,6 +22,8 @@ _GROK_REASONING = re.compile(r"grok-4")
 _MESSAGE_FIELDS: Final = frozenset(
     {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "function_call", "annotations"}
 )
+# What an answer's size grows with, without end: the vendors and vLLM have such bounds too.
+_MOST: Final = {"n": 128, "dimensions": 4096}
 _AGENT_FIELDS: Final = frozenset(
     {
         "model",
@@ -46,6 +48,10 @@ def check_rules(vendor: str, body: Mapping[str, Any]) -> None:
     Raises:
         BadRequest: the vendor would refuse it.
     """
+    for name, most in _MOST.items():
+        value = body.get(name)
+        if value is not None and not 1 <= value <= most:
+            raise BadRequest(f"'{name}' must be from 1 to {most}", name)
     rule = _RULES.get(vendor)
     if rule is not None:
         rule(body, str(body.get("model")))

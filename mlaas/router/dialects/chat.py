@@ -43,6 +43,9 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "reasoning_effort": (str,),
     "logprobs": (bool,),
     "top_logprobs": (int,),
+    "service_tier": (str,),
+    "safety_identifier": (str,),
+    "prompt_cache_key": (str,),
 }
 _LEAST: Final = {**SAMPLING_LEAST, "max_tokens": 1, "max_completion_tokens": 1}
 

@@ -26,7 +26,7 @@ class Embeddings(Chat):
         Raises:
             FieldError: a field is missing or has the wrong type.
         """
-        check_types(fields, _TYPES)
+        check_types(fields, _TYPES, least={"dimensions": 1})
         given = fields.get("input")
         if not isinstance(given, str | list) or not given:
             raise FieldError("input", "'input' must be a string or an array, and not empty")

@@ -41,6 +41,8 @@ _FIELD_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "truncation": (str,),
     "user": (str,),
     "safety_identifier": (str,),
+    "prompt_cache_key": (str,),
+    "service_tier": (str,),
     "stream_options": (dict,),
 }
 _LEAST: Final = {"max_output_tokens": 1, "temperature": 0, "top_p": 0}

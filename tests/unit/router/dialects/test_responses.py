@@ -197,6 +197,7 @@ def test_reasoning_that_only_its_writer_can_read_leaves_no_message():
         ({"store": "yes"}, "store"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": -1}, "temperature"),
+        ({"service_tier": {"name": "x"}}, "service_tier"),
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tools": [{"type": "function", "name": "f", "defer_loading": True}]}, "tools[0].defer_loading"),
