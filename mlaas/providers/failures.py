@@ -110,6 +110,11 @@ def _parse_error(body: bytes) -> dict[str, Any]:
         return {"message": error, "code": value.get("code")}
     if not isinstance(error, dict):
         return {}
+    if error == {"detail": "Not Found"}:
+        # What FastAPI, and so vLLM, says of a path that it has not: there is one for each kind of model.
+        return {
+            "message": "there is no such API for this model: one for embeddings has no chats, and others only these"
+        }
     if "message" not in error and "detail" in error:
         return {**error, "message": orjson.dumps(error["detail"]).decode()}
     return error

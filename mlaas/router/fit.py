@@ -81,6 +81,7 @@ class Fitter:
             except FieldError as error:
                 call = may_drop.drop(call, error)
             else:
+                may_drop.translate(call, dialect)
                 sent = self._without_unsupported(sent, target, may_drop)
                 break
         while True:
@@ -131,11 +132,16 @@ class _Droppable:
         dropped: those that were, in order.
     """
 
-    __slots__ = ("_names", "dropped")
+    __slots__ = ("_names", "_translated", "dropped")
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
+        self._translated: tuple[Call, Dialect] | None = None
         self.dropped: list[str] = []
+
+    def translate(self, call: Call, dialect: Dialect) -> None:
+        """From here on, errors are about the chat that a call has become; name its fields as the caller did."""
+        self._translated = call, dialect
 
     def drop(self, call: Call, error: FieldError) -> Call:
         """Return the call without the field that an error names.
@@ -145,13 +151,20 @@ class _Droppable:
         """
         name = error.param.partition(".")[0].partition("[")[0]
         if name not in self._names or name not in call.fields:
+            param, message = error.param, error.message
+            if self._translated is not None:
+                call, dialect = self._translated
+                own = dialect.own_name(call, name)
+                if own != name or name == "messages":
+                    # A place inside of the messages is another one in the caller's API.
+                    param, message = own, message.replace(repr(param), repr(own))
             failure = Failure(
                 kind=FailureKind.UNFIT,
                 status=400,
                 code=error.code,
-                message=error.message,
+                message=message,
                 type="invalid_request_error",
-                param=error.param,
+                param=param,
             )
             raise ProviderFailed(failure) from error
         self.dropped.append(name)

@@ -238,6 +238,20 @@ def test_what_the_target_cannot_honour_is_named(client):
         client.post("/v1/messages", body={"model": "house/m", "messages": MESSAGES}, cast_to=object)
 
 
+@pytest.mark.parametrize(
+    ("model", "fields", "param"),
+    [
+        ("openai/gpt-5-mini", {"stop_sequences": ["END"]}, "stop_sequences"),
+        ("openai/gpt-4o", {"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+        ("openai/gpt-4o", {"output_config": {"effort": "low"}}, "output_config.effort"),
+    ],
+)
+def test_what_the_target_cannot_honour_has_the_callers_own_name(client, model, fields, param):
+    with pytest.raises(anthropic.BadRequestError, match=f"'{param}'") as caught:
+        client.messages.create(model=model, max_tokens=2000, messages=MESSAGES, **fields)
+    assert caught.value.body["error"]["details"]["param"] == param
+
+
 def test_a_wrong_key_is_an_authentication_error(gateway):
     wrong = anthropic.Anthropic(base_url=gateway.url, api_key="sk-wrong", max_retries=0)
     with wrong as sdk, pytest.raises(anthropic.AuthenticationError) as caught:

@@ -245,6 +245,19 @@ def test_nobody_sees_the_responses_of_another_tenant(client, gateway):
     assert client.responses.retrieve(answer.id).id == answer.id
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+        ({"reasoning": {"effort": "minimal"}}, "reasoning.effort"),
+    ],
+)
+def test_what_the_target_cannot_honour_has_the_callers_own_name(client, fields, param):
+    with pytest.raises(openai.BadRequestError, match=f"'{param}'") as caught:
+        client.responses.create(model="anthropic/claude-sonnet-5", input="Write a sum.", **fields)
+    assert caught.value.param == param
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_background_response_is_there_in_the_end(client, model):
     begun = client.responses.create(model=model, input="Write a sum.", background=True)

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 import httpx
 import openai
 import pytest
+from typer.testing import CliRunner
 
 from mlaas.auth.keys import create_key
+from mlaas.cli.main import app
+from mlaas.router.tasks.quality import load_quality
 from mlaas.router.types import LocalEndpoint
 from mlaas.store.engine import migrate, open_store
 from mlaas.store.keys import KeyRepository
@@ -108,6 +111,30 @@ def test_completions_of_a_local_model(client):
 def test_what_vllm_refuses_is_a_400_with_its_words(client, model):
     with pytest.raises(openai.BadRequestError, match="4096"):
         client.chat.completions.create(model=model, messages=[{"role": "user", "content": "x y " * 5000}], max_tokens=9)
+
+
+def test_what_a_model_is_not_made_for_is_told(client):
+    with pytest.raises(openai.NotFoundError, match="no such API for this model"):
+        client.embeddings.create(model="tiny", input="x")
+
+
+def test_bench_models_measures_a_local_model(gateway, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLAAS_HOME", str(tmp_path))
+    monkeypatch.setenv("MLAAS_GATEWAY_PORT", gateway.url.rpartition(":")[2])
+    monkeypatch.setenv("MLAAS_API_KEY", gateway.key)
+    item = {"id": "a", "task": "code", "prompt": "def add(a, b):", "max_tokens": 4, "score": {"regex": "."}}
+    suite, table = tmp_path / "suite.yaml", tmp_path / "quality.json"
+    suite.write_text(json.dumps({"items": [item]}))
+    options = ["--suite", str(suite), "--models", "tiny,claude/tiny", "--out", str(table), "--json"]
+    done = CliRunner().invoke(app, ["bench-models", *options])
+    assert done.exit_code == 0, done.output
+    rows = {row["model"]: row for row in json.loads(done.output)["rows"]}
+    assert {name: (row["samples"], row["errors"]) for name, row in rows.items()} == {
+        "local/tiny": (1, 0),
+        "claude/tiny": (1, 0),
+    }
+    assert all(row["latency_s"] > 0 for row in rows.values())
+    assert load_quality(table).keys() == rows.keys()
 
 
 @pytest.mark.parametrize("model", ["tiny", "claude/tiny"])

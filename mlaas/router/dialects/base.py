@@ -45,6 +45,9 @@ class Dialect(Protocol):
             FieldError: a chat cannot say what a field asks for.
         """
 
+    def own_name(self, call: Call, field: str) -> str:
+        """Return what this API calls a field of the chat that a call has become."""
+
     def from_chat(self, call: Call, answer: bytes) -> bytes:
         """Return a chat completion as this API's answer."""
 

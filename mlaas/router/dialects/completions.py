@@ -43,6 +43,7 @@ _KEPT: Final = (
     "logit_bias",
 )
 _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {"echo": (False,), "suffix": ("",), "best_of": (1,)}
+_OWN_NAMES: Final = {"messages": "prompt", "max_completion_tokens": "max_tokens"}
 _UNREADABLE: Final = (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, IndexError)
 
 
@@ -94,6 +95,10 @@ class Completions(Chat):
             body=orjson.dumps(value),
             headers=call.headers,
         )
+
+    def own_name(self, call: Call, field: str) -> str:
+        """Return what completions call a field of a chat."""
+        return _OWN_NAMES.get(field, field)
 
     def from_chat(self, call: Call, answer: bytes) -> bytes:
         """Return a chat completion as a completion.

@@ -46,6 +46,13 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
 }
 # An answer of no tokens fills Anthropic's cache.
 _LEAST: Final = {"max_tokens": 0, "temperature": 0, "top_p": 0}
+_OWN_NAMES: Final = {
+    "max_completion_tokens": "max_tokens",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "response_format": "output_config.format",
+    "stop": "stop_sequences",
+    "user": "metadata.user_id",
+}
 
 
 class Messages:
@@ -70,6 +77,12 @@ class Messages:
             FieldError: a chat cannot say what a field asks for.
         """
         return encode_chat(call)
+
+    def own_name(self, call: Call, field: str) -> str:
+        """Return what the Messages API calls a field of a chat."""
+        if field == "reasoning_effort":
+            return "output_config.effort" if (call.fields.get("output_config") or {}).get("effort") else "thinking"
+        return _OWN_NAMES.get(field, field)
 
     def from_chat(self, call: Call, answer: bytes) -> bytes:
         """Return a chat completion as a message.

@@ -46,6 +46,14 @@ _FIELD_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "stream_options": (dict,),
 }
 _LEAST: Final = {"max_output_tokens": 1, "temperature": 0, "top_p": 0}
+_OWN_NAMES: Final = {
+    "logprobs": "include",
+    "max_completion_tokens": "max_output_tokens",
+    "messages": "input",
+    "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+}
 
 
 class Responses:
@@ -70,6 +78,10 @@ class Responses:
             FieldError: a chat cannot say what a field asks for.
         """
         return encode_chat(call)
+
+    def own_name(self, call: Call, field: str) -> str:
+        """Return what the Responses API calls a field of a chat."""
+        return _OWN_NAMES.get(field, field)
 
     def from_chat(self, call: Call, answer: bytes) -> bytes:
         """Return a chat completion as a response.

@@ -166,3 +166,9 @@ def test_no_body_breaks_the_reading(body, status):
     assert 400 <= failure.status < 600
     assert failure.message
     assert len(failure.message) < 2200
+
+
+def test_a_path_that_vllm_has_not_says_that_the_model_is_of_another_kind():
+    failure = fail(404, {"detail": "Not Found"})
+    assert (failure.status, failure.kind) == (404, FailureKind.DENIED)
+    assert "no such API for this model" in failure.message
