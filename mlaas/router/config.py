@@ -193,8 +193,8 @@ class AliasConfig(Strict):
         return self
 
 
-class PriceConfig(Strict):
-    """What a model costs, in US dollars per million tokens."""
+class RatesConfig(Strict):
+    """Prices of each kind of token, in US dollars per million."""
 
     input_usd_per_mtok: Decimal = Field(ge=0)
     """Read anew."""
@@ -204,8 +204,22 @@ class PriceConfig(Strict):
     """Read from the provider's cache. None: as input."""
     cache_write_usd_per_mtok: Decimal | None = Field(default=None, ge=0)
     """Written to the provider's cache. None: as input."""
+
+
+class PriceStepConfig(RatesConfig):
+    """What a longer request costs as a whole."""
+
+    above_tokens: int = Field(gt=0)
+    """Prompts of more tokens than that are charged at these prices, every token of them."""
+
+
+class PriceConfig(RatesConfig):
+    """What a model costs."""
+
     from_date: date | None = Field(default=None, alias="from")
     """First day of this price. None: always."""
+    steps: tuple[PriceStepConfig, ...] = ()
+    """Prices of longer requests; of several that a prompt is above, the highest counts."""
 
 
 class CapabilityConfig(Strict):

@@ -23,8 +23,8 @@ _DAY_S = 86_400
 _MAX_CARDS = 4096
 
 
-class OwnPrice(Protocol):
-    """An operator's price of a model, in US dollars per million tokens; `mlaas.router.config.PriceConfig` is one."""
+class OwnRates(Protocol):
+    """An operator's prices by kind of token, in US dollars per million."""
 
     @property
     def input_usd_per_mtok(self) -> Decimal:
@@ -41,6 +41,22 @@ class OwnPrice(Protocol):
     @property
     def cache_write_usd_per_mtok(self) -> Decimal | None:
         """Written to the provider's cache. None: as input."""
+
+
+class OwnStep(OwnRates, Protocol):
+    """What a longer request costs as a whole."""
+
+    @property
+    def above_tokens(self) -> int:
+        """Prompts of more tokens than that are charged at these prices."""
+
+
+class OwnPrice(OwnRates, Protocol):
+    """An operator's price of a model; `mlaas.router.config.PriceConfig` is one."""
+
+    @property
+    def steps(self) -> Sequence[OwnStep]:
+        """Prices of longer requests, in any order."""
 
     @property
     def from_date(self) -> date | None:
@@ -151,18 +167,21 @@ class PriceBook:
 
 
 def _own_card(price: OwnPrice) -> Card:
+    steps = sorted(price.steps, key=lambda step: step.above_tokens)
+    return Card(base=_own_rates(price), steps=tuple((step.above_tokens, _own_rates(step)) for step in steps))
+
+
+def _own_rates(price: OwnRates) -> Rates:
     read, written = rate_of(price.input_usd_per_mtok), rate_of(price.output_usd_per_mtok)
     cache_read, cache_write = (
         read if each is None else rate_of(each)
         for each in (price.cache_read_usd_per_mtok, price.cache_write_usd_per_mtok)
     )
-    return Card(
-        base=Rates(
-            input=read,
-            cache_read=cache_read,
-            cache_write=cache_write,
-            cache_write_1h=cache_write,
-            output=written,
-            reasoning=written,
-        )
+    return Rates(
+        input=read,
+        cache_read=cache_read,
+        cache_write=cache_write,
+        cache_write_1h=cache_write,
+        output=written,
+        reasoning=written,
     )

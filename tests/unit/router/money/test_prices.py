@@ -183,6 +183,19 @@ def test_a_price_of_the_operators_own_goes_before_the_list_and_begins_on_its_day
     assert prices.cost(MINI, usage, at_s=NOW_S - 86_400) == 3
 
 
+def test_an_own_price_may_have_steps_for_longer_prompts():
+    steps = [
+        {"above_tokens": above, "input_usd_per_mtok": read, "output_usd_per_mtok": "9", "cache_read_usd_per_mtok": "1"}
+        for above, read in ((200_000, "8"), (100_000, "4"))
+    ]
+    prices = book({"house/m": [price("2", "3", steps=steps)]})
+    tokens = (100_000, 100_001, 200_001)
+    costs = [prices.cost(HOUSE, Usage(input_tokens=count), at_s=NOW_S) for count in tokens]
+    assert costs == [Decimal("0.2"), Decimal("0.400004"), Decimal("1.600008")]
+    cached = Usage(input_tokens=100_000, cache_read_tokens=100_000, output_tokens=1_000_000)
+    assert prices.cost(HOUSE, cached, at_s=NOW_S) == Decimal("9.5")
+
+
 def test_an_own_price_that_has_not_begun_leaves_the_list_price():
     prices = book({"openai/gpt-5-mini": [price("3", "4", **{"from": date(2027, 1, 1)})]})
     assert prices.cost(MINI, Usage(input_tokens=1_000_000), at_s=NOW_S) == Decimal("0.25")
