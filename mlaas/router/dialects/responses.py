@@ -68,6 +68,9 @@ class Responses:
             FieldError: a field is missing or has the wrong type.
         """
         check_types(fields, _FIELD_TYPES, least=_LEAST)
+        if fields.get("conversation") is not None:
+            # It would lie under the gateway's own account, where every tenant's would.
+            raise FieldError("conversation", "the gateway keeps no conversations; use 'previous_response_id'")
         if not fields.get("input"):
             raise FieldError("input", "'input' must be a string, or an array with at least one item")
 
