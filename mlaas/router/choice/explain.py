@@ -136,6 +136,9 @@ def _figures(candidate: Candidate, need: Need) -> dict[str, Any]:
         "kv_usage": engine.kv_usage if engine is not None else None,
         "num_outstanding": candidate.num_outstanding,
         "matched_tokens": candidate.matched_tokens,
+        "context_tokens": candidate.offer.context_tokens or None,
+        "max_output_tokens": candidate.offer.max_output_tokens or None,
+        "lacks": list(candidate.offer.lacks),
         "is_external": candidate.offer.is_external,
         "residency": list(candidate.offer.residency),
     }

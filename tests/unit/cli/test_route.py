@@ -51,6 +51,12 @@ def test_a_request_may_come_from_standard_input(config):
     assert told["input_tokens"] == pytest.approx(1020, abs=20)
 
 
+def test_what_a_target_can_do_is_told(config):
+    told = json.loads(run("--model", "fast", "--config", config, "--json").output)
+    can = {each["target"]: (each["context_tokens"], "tools" in each["lacks"]) for each in told["candidates"]}
+    assert can == {"house/m": (None, False), "openai/gpt-5-mini": (400_000, False)}
+
+
 def test_what_was_told_can_be_replayed(config, tmp_path):
     told = json.loads(run("--model", "fast", "--config", config, "--json").output)
     log = tmp_path / "log.jsonl"
