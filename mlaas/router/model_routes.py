@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from mlaas.errors import NotFound
+from mlaas.errors import NotFound, PermissionDenied
 from mlaas.providers.vllm import LOCAL
 from mlaas.router.catalog import Catalog
 from mlaas.router.choice.fleet import Fleet
@@ -61,7 +61,11 @@ class ModelRoutes:
         return as_json({"data": shown, "has_more": False, "first_id": ends[0], "last_id": ends[1]})
 
     async def _retrieve(self, request: Request) -> Result:
-        return as_json(self._describe(request.path[0], request))
+        name = request.path[0]
+        allowed = request.principal.limits.models if request.principal is not None else None
+        if allowed is not None and name not in allowed:
+            raise PermissionDenied("model_not_allowed", f"this API key may not use model {name[:300]!r}")
+        return as_json(self._describe(name, request))
 
     def _is_up(self, name: str, *, now_s: float) -> bool:
         """Tell whether a model can answer; a pipeline needs all of its members, another virtual model one of them."""

@@ -63,3 +63,7 @@ def test_a_key_sees_the_models_that_it_may_use(gateway: Gateway) -> None:
     wait_until(lambda: httpx.get(f"{gateway.url}/v1/models", headers=headers).is_success, what="the key", timeout_s=10)
     shown = httpx.get(f"{gateway.url}/v1/models", headers=headers).json()["data"]
     assert [each["id"] for each in shown] == ["fast"]
+    statuses = [
+        httpx.get(f"{gateway.url}/v1/models/{name}", headers=headers).status_code for name in ("fast", "careful")
+    ]
+    assert statuses == [200, 403]
