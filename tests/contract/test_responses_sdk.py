@@ -223,6 +223,31 @@ def test_a_streamed_response_is_stored_when_it_ends(client):
     assert client.responses.retrieve(final.id).output_text == final.output_text
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_stored_response_is_streamed_again(client, model):
+    answer = client.responses.create(model=model, input=f"Weather and news, {model}?", tools=TOOLS)
+    events = list(client.responses.retrieve(answer.id, stream=True))
+    for event in events:
+        EVENTS.validate_python(event.to_dict())
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[-1].response.output == answer.output
+    assert events[-1].response.usage == answer.usage
+    assert len(list(client.responses.retrieve(answer.id, stream=True, starting_after=2))) == len(events) - 3
+    with client.responses.stream(response_id=answer.id, tools=TOOLS) as stream:
+        for _ in stream:
+            pass
+        assert stream.get_final_response().output_text == answer.output_text
+
+
+def test_what_cannot_be_streamed_again_says_why(client):
+    begun = client.responses.create(model="house/sim-slow", input="Write a sum.", background=True)
+    with pytest.raises(openai.BadRequestError, match="in_progress"):
+        client.responses.retrieve(begun.id, stream=True)
+    client.responses.cancel(begun.id)
+    with pytest.raises(openai.BadRequestError, match="cancelled"):
+        client.responses.retrieve(begun.id, stream=True)
+
+
 def test_nobody_sees_the_responses_of_another_tenant(client, gateway):
     answer = client.responses.create(model="openai/gpt-6-sol", input="Write a sum.")
     secret, _ = create_key(gateway.keys, name="eve", tenant="eve", role="user")

@@ -146,7 +146,8 @@ def test_sampling_stop_schema_and_effort():
 
 
 def test_neutral_values_pass():
-    assert set(encode(n=1, presence_penalty=0, logprobs=False, logit_bias={}, seed=None, tools=[])) == {
+    neutral = {"modalities": ["text"], "verbosity": "medium", "metadata": {}, "store": False}
+    assert set(encode(n=1, presence_penalty=0, logprobs=False, logit_bias={}, seed=None, tools=[], **neutral)) == {
         "model",
         "max_tokens",
         "messages",
