@@ -90,7 +90,13 @@ class KeyPool:
         chosen, self._keys = choose_key(self._keys, now_s)
         return chosen
 
-    def report(self, index: int, failure: Failure, now_s: float) -> None:
-        """Take note of how a request with a key failed."""
-        rested = rest_key(self._keys[index], failure, now_s)
+    def report(self, index: int, failure: Failure, now_s: float) -> bool:
+        """Take note of how a request with a key failed, and tell whether that is the key's own: then it rests."""
+        key = self._keys[index]
+        rested = rest_key(key, failure, now_s)
         self._keys = (*self._keys[:index], rested, *self._keys[index + 1 :])
+        return rested is not key
+
+    def is_awake(self, now_s: float) -> bool:
+        """Return whether there is a key to use."""
+        return any(key.rests_until_s <= now_s for key in self._keys)

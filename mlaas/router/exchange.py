@@ -197,9 +197,11 @@ class Exchange:
             except ProviderFailed as error:
                 failure = error.failure
                 sign = sign_of(failure.kind)
-                # Of several keys the one that was refused rests, and not the provider.
-                rest = None if world.fitter.report(fitted, failure) else failure
-                raise
+                # Of several keys the one that was refused rests, and not the provider: the next one is asked at once.
+                is_of_key = world.fitter.report(fitted, failure)
+                rest = None if is_of_key else failure
+                if not is_of_key or not world.fitter.has_key(target.provider):
+                    raise
             else:
                 begun = _Begun(attempt=attempt, fitted=fitted, at_s=now_s, answer=answer, places=places.pop_all())
                 return begun
@@ -210,6 +212,7 @@ class Exchange:
                 if span is not None:
                     span.end(failure=None if begun is not None else outcome)
                 world.metrics.count_attempt(str(target), outcome=outcome, previous=previous)
+        return await self._begin(attempt)
 
     async def _enter(self, attempt: Attempt, places: AsyncExitStack) -> Attempt:
         """Wait for a place at a local model; return the attempt, at the replica that is best when there is one.

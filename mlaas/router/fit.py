@@ -112,10 +112,11 @@ class Fitter:
         A key that is refused rests, while the provider's other keys serve.
         """
         pool = self._pools.get(fitted.provider.name)
-        if pool is None:
-            return False
-        pool.report(fitted.key, failure, time.monotonic())
-        return True
+        return pool is not None and pool.report(fitted.key, failure, time.monotonic())
+
+    def has_key(self, provider: str) -> bool:
+        """Return whether a provider of several keys has one that does not rest."""
+        return provider in self._pools and self._pools[provider].is_awake(time.monotonic())
 
     def _pick(self, name: str) -> tuple[Provider, int]:
         pool = self._pools.get(name)

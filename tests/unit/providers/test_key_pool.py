@@ -47,7 +47,7 @@ def test_a_whole_round_is_exact_and_smooth(weights):
 )
 def test_a_key_that_is_refused_rests_and_comes_back(seen, rest_s):
     pool = KeyPool([1, 1])
-    pool.report(0, seen, now_s=10.0)
+    assert pool.report(0, seen, now_s=10.0) is bool(rest_s)
     if not rest_s:
         assert {pool.pick(10.0) for _ in range(2)} == {0, 1}
         return
@@ -62,6 +62,7 @@ def test_when_all_rest_the_soonest_says_when():
     pool.report(2, failure(FailureKind.QUOTA, 402, 90.0), now_s=1.0)
     with pytest.raises(ProviderFailed) as caught:
         pool.pick(2.0)
+    assert (pool.is_awake(2.0), pool.is_awake(6.0)) == (False, True)
     assert caught.value.failure.retry_after_s == pytest.approx(4.0)
     assert caught.value.failure.status == 429
     assert pool.pick(6.0) == 1
