@@ -25,13 +25,13 @@ class Sources:
 
     def read(self, completion: Mapping[str, Any], message: Mapping[str, Any]) -> None:
         """Take what a completion or chunk, and its message or delta, say of sources."""
-        self._annotations += [
-            each["url_citation"] for each in message.get("annotations") or () if each.get("type") == "url_citation"
-        ]
-        # Sonar repeats its list in every chunk.
-        results = message.get("search_results") or completion.get("search_results") or ()
-        self._results = [each for each in results if each.get("url")] or self._results
-        self._urls = completion.get("citations") or self._urls
+        if found := message.get("annotations"):
+            self._annotations += [each["url_citation"] for each in found if each.get("type") == "url_citation"]
+        # Sonar repeats its lists in every chunk.
+        if results := message.get("search_results") or completion.get("search_results"):
+            self._results = [each for each in results if each.get("url")]
+        if urls := completion.get("citations"):
+            self._urls = urls
 
     def citations(self, text: str) -> list[dict[str, Any]]:
         """Return the citations of the text that was written."""
