@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from mlaas.scheduler.explanations.view import TenantView
+from mlaas.scheduler.requests.queues import SERVING_TENANT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlaas.scheduler.explanations.explain import Explanation
     from mlaas.scheduler.explanations.plan import Plan
     from mlaas.scheduler.explanations.view import ClusterView
     from mlaas.store.workloads import WorkloadEvent, WorkloadRecord
+
+_OTHERS: Final = "other tenants"
+"""What stands for their names."""
 
 
 def encode_workload(record: WorkloadRecord) -> dict[str, Any]:
@@ -59,7 +67,10 @@ def encode_told(told: Explanation | Plan) -> dict[str, Any]:
 
 
 def visible_cluster(view: ClusterView, *, tenant: str | None) -> ClusterView:
-    """Return the cluster as a tenant may see it: all nodes and queues, of workloads the own. None: everything."""
+    """Return the cluster as a tenant may see it: all nodes and queues, of workloads the own. None: everything.
+
+    Of others' workloads it sees the sums, those of the models' replicas apart: they are what its own wait behind.
+    """
     if tenant is None:
         return view
     own = {gang.workload_id for gang in view.gangs if gang.tenant == tenant}
@@ -69,4 +80,20 @@ def visible_cluster(view: ClusterView, *, tenant: str | None) -> ClusterView:
         gangs=tuple(gang for gang in view.gangs if gang.tenant == tenant),
         waiting=tuple(each for each in view.waiting if each.tenant == tenant),
         tenants=tuple(each for each in view.tenants if each.name == tenant),
+        others=_sums_of([each for each in view.tenants if each.name != tenant]),
+    )
+
+
+def _sums_of(tenants: Sequence[TenantView]) -> tuple[TenantView, ...]:
+    serving = [each for each in tenants if each.name == SERVING_TENANT]
+    return tuple(
+        TenantView(
+            name=name,
+            num_running=sum(each.num_running for each in group),
+            num_waiting=sum(each.num_waiting for each in group),
+            gpus=round(sum(each.gpus for each in group), 4),
+            share=sum(each.share for each in group),
+        )
+        for name, group in ((SERVING_TENANT, serving), (_OTHERS, [each for each in tenants if each not in serving]))
+        if group
     )

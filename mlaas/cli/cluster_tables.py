@@ -29,7 +29,8 @@ def cluster_tables(view: Mapping[str, Any], *, most_gangs: int | None = None) ->
         most_gangs: show so many gangs and count the others; None: all.
     """
     parts: list[RenderableType] = [_head(view), _nodes(view)]
-    for table in (_gangs(view["gangs"], most_gangs), _queues(view["queues"]), _tenants(view["tenants"])):
+    tenants = [*view["tenants"], *view["others"]]
+    for table in (_gangs(view["gangs"], most_gangs), _queues(view["queues"]), _tenants(tenants)):
         if table is not None:
             parts += ["", table]
     return Group(*parts)
@@ -55,7 +56,8 @@ def _head(view: Mapping[str, Any]) -> Text:
     if view["total_gpus"]:
         used_part = view["used_gpus"] / view["total_gpus"]
         facts.append(f"{view['used_gpus']:g} of {view['total_gpus']:g} GPUs used ({used_part:.0%})")
-    facts += [f"{len(view['gangs'])} running", f"{view['num_waiting']} waiting", f"{free['idle_nodes']} idle"]
+    num_running = len(view["gangs"]) + sum(each["num_running"] for each in view["others"])
+    facts += [f"{num_running} running", f"{view['num_waiting']} waiting", f"{free['idle_nodes']} idle"]
     if free["wasted"]:
         facts.append(f"{free['wasted']:.0%} of the free GPUs are of no use to what waits")
     return Text(" · ".join(facts), style="bold")

@@ -69,5 +69,5 @@ def _rows_left(view: dict[str, Any]) -> int:
     """Return how many gangs fit on the screen beside everything else."""
     from mlaas.cli.output import console
 
-    num_others = len(view["nodes"]) + len(view["queues"]) + len(view["tenants"])
+    num_others = len(view["nodes"]) + len(view["queues"]) + len(view["tenants"]) + len(view["others"])
     return max(5, console.height - num_others - 14)

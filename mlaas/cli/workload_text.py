@@ -89,6 +89,16 @@ def why_text(workload: Mapping[str, Any], *, hosts: Mapping[str, str]) -> str:
     return shortened(workload["reason"], hosts)
 
 
+def others_text(others: Sequence[Mapping[str, Any]]) -> str:
+    """Return what runs and waits beside the workloads of whoever looks; empty when he sees all."""
+    told = []
+    for each in others:
+        held = f"{amount('GPU', each['gpus'])}, " if each["gpus"] else ""
+        part = f" ({held}{each['share']:.0%} of the cluster)" if each["num_running"] else ""
+        told.append(f"{each['name']}: {each['num_running']} running{part}, {each['num_waiting']} waiting")
+    return f"beside these, {'; '.join(told)}" if told else ""
+
+
 def row_of(workload: Mapping[str, Any], *, now: datetime, hosts: Mapping[str, str]) -> dict[str, Any]:
     """Return a workload as a line of a table."""
     since = workload["ended_at"] or workload["started_at"] or workload["submitted_at"]

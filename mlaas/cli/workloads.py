@@ -31,7 +31,7 @@ def queue(
     from datetime import UTC, datetime
 
     from mlaas.cli.output import console, print_json, show_rows
-    from mlaas.cli.workload_text import hosts_of, in_turn, row_of
+    from mlaas.cli.workload_text import hosts_of, in_turn, others_text, row_of
 
     states = tuple(each.strip() for each in state.split(",")) if state else () if everything else _UNFINISHED
     with connect(url=url, key=key) as client:
@@ -50,6 +50,8 @@ def queue(
     if len(ordered) > limit:
         more = f"{_MOST - limit} or more" if len(found) == _MOST else f"{len(ordered) - limit} more"
         console.print(f"and {more}; --limit shows them", style="dim")
+    if others := others_text(cluster["others"]):
+        console.print(others, style="dim")
 
 
 def explain(workload_id: WorkloadId, key: Key = "", url: Url = "", as_json: AsJson = False) -> None:

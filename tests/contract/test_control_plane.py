@@ -126,7 +126,7 @@ def test_another_tenants_workloads_do_not_exist(platform: Platform) -> None:
     assert platform.call("POST", f"/workloads/{workload_id}/cancel").json()["state"] == "cancelled"
 
 
-def test_of_the_cluster_a_tenant_sees_nodes_and_queues_and_its_own_work(platform: Platform) -> None:
+def test_of_the_cluster_a_tenant_sees_nodes_queues_its_own_work_and_the_sums_of_others(platform: Platform) -> None:
     [mine], [other] = platform.submit(SMALL), platform.submit(SMALL, key=platform.other_key)
     waiting = [
         platform.submit({**WHOLE, "workers": 2}, key=key)[0]["id"] for key in (platform.other_key, platform.gateway.key)
@@ -140,6 +140,7 @@ def test_of_the_cluster_a_tenant_sees_nodes_and_queues_and_its_own_work(platform
             "gangs": {gang["workload_id"] for gang in view["gangs"]},
             "on nodes": {gang for each in view["nodes"] for gang in each["gangs"]},
             "tenants": {tenant["name"] for tenant in view["tenants"]},
+            "others": [tuple(each[name] for name in ("name", "num_running", "num_waiting")) for each in view["others"]],
             "waiting": {each["workload_id"]: each["position"] for each in view["waiting"]},
             "nodes": len(view["nodes"]),
             "used": view["used_gpus"],
@@ -149,7 +150,9 @@ def test_of_the_cluster_a_tenant_sees_nodes_and_queues_and_its_own_work(platform
     everything = seen(platform.admin_key)
     assert everything["gangs"] == everything["on nodes"] == {mine["id"], other["id"]}
     assert everything["waiting"] == {waiting[0]: 1, waiting[1]: 2}
+    assert everything["others"] == []
     part = {"gangs": own, "on nodes": own, "tenants": {"tests"}, "waiting": {waiting[1]: 2}}
+    part["others"] = [("other tenants", 1, 1)]
     assert seen(platform.gateway.key) == {**part, "nodes": 2, "used": 2}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import zipfile
 from collections.abc import Callable, Iterator
@@ -166,6 +167,26 @@ def test_the_queue_shows_what_runs_then_what_waits_by_its_turn_and_why(platform:
     assert all(len(line.split("  ")[-1]) > 10 for line in lines[2:])
     assert told("queue", "--state", "running")[0]["name"] == "first"
     assert [line.split()[0] for line in shown("queue", "--limit", "2").splitlines()[2:]] == ["1", "and"]
+
+
+def test_who_may_not_see_others_work_is_told_how_much_runs_and_waits_and_that_serving_goes_first(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, workers in ((1, 2), (2, 1)):
+        replica = {"kind": "serve", "gpus": 4, "workers": workers, "priority": "serving", "preemptible": False}
+        asyncio.run(platform.scheduler.submit(parse_spec(replica), tenant="serving", submission_id=f"serve-{number}"))
+    platform.wait_for("serve-1", "running")
+    [mine] = told("submit", "--gpus", "1", "--", "true")
+    beside = "beside these, serving: 1 running (8 GPUs, 100% of the cluster), 1 waiting"
+    assert [line.split()[0] for line in shown("queue").splitlines()] == ["turn", "2", "beside"]
+    assert shown("queue").splitlines()[-1] == beside
+    assert "serve-2 (serving, 4 GPUs): priority 1000 against 0" in shown("explain", mine["id"])
+    monkeypatch.setenv("MLAAS_API_KEY", platform.other_key)
+    assert shown("queue").splitlines() == [
+        "nothing waits and nothing runs", f"{beside}; other tenants: 0 running, 1 waiting",
+    ]  # fmt: skip
+    monkeypatch.setenv("MLAAS_API_KEY", platform.admin_key)
+    assert "beside these" not in shown("queue")
 
 
 def test_explain_says_what_is_missing_who_goes_first_and_what_would_help(platform: Platform, crowd) -> None:

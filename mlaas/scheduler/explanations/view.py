@@ -147,6 +147,8 @@ class ClusterView:
     num_waiting: int
     total_gpus: float
     used_gpus: float
+    others: tuple[TenantView, ...] = ()
+    """Sums over the tenants that whoever looks may not see one by one; empty when `tenants` are all."""
 
     @property
     def utilization(self) -> float:

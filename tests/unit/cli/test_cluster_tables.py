@@ -59,6 +59,7 @@ def view(**fields: Any) -> dict[str, Any]:
         "gangs": [],
         "queues": [],
         "tenants": [],
+        "others": [],
         "fragmentation": {"idle_nodes": 0, "wasted": 0.0},
         "num_waiting": 0,
         "total_gpus": 8.0,
@@ -115,6 +116,14 @@ def test_gangs_show_progress_and_those_told_to_yield_their_deadline() -> None:
     assert " ".join(first.split()) == expected
     assert second.endswith("yields within 20 s")
     assert rest == "and 1 more"
+
+
+def test_what_others_run_is_counted_and_stands_below_the_own() -> None:
+    tenant = {"num_running": 1, "num_waiting": 0, "gpus": 4.0, "share": 0.5}
+    others = [{**tenant, "name": "serving", "num_running": 2, "num_waiting": 3}]
+    lines = rendered(cluster_tables(view(gangs=[gang("w-1")], tenants=[{**tenant, "name": "ada"}], others=others)))
+    assert " · 3 running · " in lines[0]
+    assert [line.split()[:4] for line in lines[-2:]] == [["ada", "1", "0", "4"], ["serving", "2", "3", "4"]]
 
 
 def test_queues_stand_below_their_cohorts() -> None:
