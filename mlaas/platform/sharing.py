@@ -87,11 +87,7 @@ class ServeReplicas:
 
 
 class RouterLoads:
-    """What the gateway answers at `GET /api/v1/demand`.
-
-    With several gateway replicas one of them answers, each time another: engines' queues are the same for all of them,
-    arrivals are those of one.
-    """
+    """What the gateway answers at `GET /api/v1/demand`, for all of its replicas on this machine."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = f"{settings.gateway_url}/api/v1/demand"

@@ -147,7 +147,12 @@ class RouterCalls:
 
     def demand(self, *, now_s: float) -> tuple[Demand, ...]:
         """Return what callers want of each local model, as this replica sees it."""
-        return self.fleet.demand(now_s=now_s, per_replica=self._config.admission.per_replica)
+        return self.fleet.demand(now_s=now_s, per_replica=self.per_replica)
+
+    @property
+    def per_replica(self) -> int:
+        """Return how many requests one replica of a local model takes at a time."""
+        return self._config.admission.per_replica
 
     def tick(self, *, now_s: float) -> None:
         """Follow the world, once a second: local capacity, and now and then what local tokens cost."""

@@ -11,6 +11,7 @@ from mlaas.auth.types import Principal
 from mlaas.errors import PermissionDenied
 from mlaas.observability.metrics import CONTENT_TYPE, Metrics
 from mlaas.router.calls import RouterCalls
+from mlaas.router.choice.demand_board import DemandBoard
 from mlaas.router.choice.explain_routes import ExplainRoutes
 from mlaas.router.files.routes import caller_of
 from mlaas.router.money.usage_api import UsageSource, answer_usage
@@ -25,11 +26,13 @@ class OperatorRoutes:
         router: what is asked about.
         usage: the ledger of usage.
         metrics: those of this replica.
+        board: what the other replicas of this machine see of the demand.
     """
 
     router: RouterCalls
     usage: UsageSource
     metrics: Metrics
+    board: DemandBoard
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes."""
@@ -50,9 +53,11 @@ class OperatorRoutes:
         return as_json(await asyncio.to_thread(answer_usage, self.usage, caller_of(request), request.query, now=now))
 
     async def _demand(self, request: Request) -> Result:
-        """Answer what callers want of each local model, as this replica sees it; what autoscaling reads."""
+        """Answer what callers want of each local model, at all gateway replicas together; what autoscaling reads."""
         require_admin(caller_of(request))
-        return as_json({"demand": [asdict(each) for each in self.router.demand(now_s=time.monotonic())]})
+        own = self.router.demand(now_s=time.monotonic())
+        total = await asyncio.to_thread(self.board.total, own, per_replica=self.router.per_replica)
+        return as_json({"demand": [asdict(each) for each in total]})
 
     async def _metrics(self, request: Request) -> Result:
         require_admin(caller_of(request))

@@ -25,6 +25,7 @@ from mlaas.router.asgi import Receive, Scope, Send
 from mlaas.router.batches.executor import BatchExecutor
 from mlaas.router.batches.routes import batch_routes
 from mlaas.router.calls import RouterCalls
+from mlaas.router.choice.demand_board import DemandBoard
 from mlaas.router.choice.engines import EnginePoller
 from mlaas.router.config import RouterConfig
 from mlaas.router.config_file import load_config
@@ -109,6 +110,7 @@ class GatewayService:
         )
         self._metrics = Metrics(replica=replica)
         self._exporter = Exporter(self._metrics, folder=folder / "metrics", replica=replica)
+        self._board = DemandBoard(folder / "demand", replica=replica)
         self._store = store
         self._replica = replica
         self._files = FileFolder(folder / "files")
@@ -161,7 +163,7 @@ class GatewayService:
             tracing=self._tracing,
             routes=(
                 *models.routes(),
-                *OperatorRoutes(router=router, usage=usage, metrics=self._metrics).routes(),
+                *OperatorRoutes(router=router, usage=usage, metrics=self._metrics, board=self._board).routes(),
                 *response_routes(responses),
                 *file_routes(files, self._files),
                 *batch_routes(batches, files, wake=executor.wake),
@@ -185,6 +187,7 @@ class GatewayService:
                 _keep_doing("follow the router's file", reload.check),
                 _keep_doing("ask the engines of local models", poller.poll),
                 _keep_doing("follow the fleet", self._tick),
+                _keep_doing("tell the other replicas of the demand", self._post_demand),
                 self._follow_endpoints(),
                 self._meter.run(),
                 executor.run(),
@@ -204,6 +207,7 @@ class GatewayService:
         self._journal.close()
         await self._shipping.finish()
         self._exporter.stop()
+        await asyncio.to_thread(self._board.close)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
         if self._session is not None:
@@ -251,6 +255,10 @@ class GatewayService:
     async def _tick(self) -> None:
         assert self._router is not None
         self._router.tick(now_s=time.monotonic())
+
+    async def _post_demand(self) -> None:
+        assert self._router is not None
+        await asyncio.to_thread(self._board.post, self._router.demand(now_s=time.monotonic()))
 
     async def _refresh_deployed(self) -> None:
         assert self._router is not None

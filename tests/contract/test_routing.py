@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from typer.testing import CliRunner
 
+from mlaas.auth.keys import create_key
 from mlaas.cli.main import app as command_line
 from mlaas.providers.simulated.server import Simulator
 from mlaas.router.choice.decide import decide
@@ -188,3 +189,16 @@ def test_a_replica_that_comes_up_ends_the_bridge(ask, gateway, house):
             assert time.monotonic() - began_s < 5
         finally:
             gateway.endpoints.replace([])
+
+
+def test_any_replica_of_the_gateway_tells_the_demand_at_all_of_them(gateway, ask):
+    folder = gateway.config_path.parent
+    admin, _ = create_key(gateway.keys, name="ops", tenant="ops", role="admin")
+    with running_gateway(folder, gateway.config_path.read_text(), deployed=["tiny"], replica="other") as other:
+
+        def models_wanted() -> set[str]:
+            answer = httpx.get(f"{other.url}/api/v1/demand", headers={"authorization": f"Bearer {admin}"})
+            return {each["model"] for each in answer.json()["demand"] if each["num_needed"]}
+
+        wait_until(lambda: ask("cold").status_code == 200, what="the deployed models to be listed")
+        wait_until(lambda: "tiny" in models_wanted(), what="the other replica's arrivals", timeout_s=20)

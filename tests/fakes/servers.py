@@ -76,6 +76,7 @@ def running_gateway(
     store_url: str = "",
     further_routes: Sequence[Route] = (),
     tracing: Tracing | None = None,
+    replica: str = "test",
 ) -> Iterator[Gateway]:
     """Run the gateway over a store in `folder` that holds one key."""
     store_path = folder / "mlaas.db"
@@ -95,7 +96,7 @@ def running_gateway(
         list_deployed=lambda: deployed,
         endpoints=source,
         tracing=tracing,
-        replica="test",
+        replica=replica,
         further_routes=further_routes,
     )
     settings = uvicorn.Config(service, port=0, log_level="warning", lifespan="on", timeout_graceful_shutdown=1)

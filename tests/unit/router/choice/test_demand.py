@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 
-from mlaas.router.choice.demand import demand
+from mlaas.router.choice.demand import combine, demand
+from mlaas.router.choice.demand_board import FRESH_S, DemandBoard
 from mlaas.router.choice.rate import Rate
 from mlaas.router.types import Candidate, EngineLoad, Pace, Readiness, Target
 
@@ -42,6 +44,39 @@ def test_the_slowest_replica_tells_how_late_first_tokens_come():
     slow = replace(PACE, ttft_p95_s=3.0)
     assert demand("m", [replica(pace=PACE), replica(pace=slow)], arrivals_per_s=1, per_replica=8).ttft_p95_s == 3.0
     assert demand("m", [replica()], arrivals_per_s=1, per_replica=8).ttft_p95_s is None
+
+
+def test_what_engines_say_counts_once_and_what_waits_or_arrives_at_each_gateway_replica_adds_up():
+    late = replace(PACE, ttft_p95_s=3.0)
+    one = demand("m", [replica(10, 8, 3)], arrivals_per_s=1, per_replica=8)
+    other = demand("m", [replica(9, 8, 5, late)], arrivals_per_s=2, per_replica=8)
+    both = combine([one, other], per_replica=8)
+    assert (both.num_replicas, both.num_waiting, both.num_running, both.num_queued) == (1, 18, 8, 8)
+    assert (both.arrivals_per_s, both.num_needed, both.ttft_p95_s) == (3, 4, 3.0)
+    assert combine([one], per_replica=8) == one
+
+
+def test_arrivals_at_two_gateway_replicas_need_more_than_those_at_either():
+    seen = demand("m", [replica(0, 8, pace=PACE)], arrivals_per_s=5, per_replica=8)
+    assert (seen.num_needed, combine([seen, seen], per_replica=8).num_needed) == (3, 5)
+
+
+def test_a_gateway_replica_adds_what_the_others_have_posted_lately(tmp_path):
+    now_s = [time.time()]
+    one, other, third = (
+        DemandBoard(tmp_path / "demand", replica=name, clock=lambda: now_s[0]) for name in ("one", "other", "third")
+    )
+    seen = demand("m", [replica(0, 8, 3)], arrivals_per_s=1, per_replica=8)
+    elsewhere = replace(seen, model="n")
+    assert one.total([seen], per_replica=8) == (seen,)
+    for board, found in ((one, [seen]), (other, [seen, elsewhere]), (third, [seen])):
+        board.post(found)
+    assert [(each.model, each.num_waiting) for each in one.total([seen], per_replica=8)] == [("m", 9), ("n", 3)]
+    third.close()
+    (tmp_path / "demand" / "of-another-version.json").write_text('[{"model": "m"}]')
+    assert [(each.model, each.num_waiting) for each in one.total([], per_replica=8)] == [("m", 3), ("n", 3)]
+    now_s[0] += 100 * FRESH_S
+    assert one.total([seen], per_replica=8) == (seen,)
 
 
 def test_a_rate_is_right_from_the_first_seconds_and_fades():
