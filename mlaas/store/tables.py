@@ -261,6 +261,7 @@ workloads = Table(
     Column("holder", Text),
     Column("holder_seen_at", UtcDateTime),
     Column("handed_over", Boolean, nullable=False),
+    Column("handed_over_job", Text),
     Column("attained_s", Double, nullable=False),
     Column("waited_s", Double, nullable=False),
     Column("restart_owed_s", Double, nullable=False),

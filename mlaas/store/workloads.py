@@ -73,6 +73,8 @@ class WorkloadRecord:
     holder_seen_at: datetime | None = None
     handed_over: bool = False
     """Its holder makes the placement groups of the present attempt itself; the scheduler keeps the booking."""
+    handed_over_job: str | None = None
+    """The Ray job in which it makes them; None: not known."""
     attained_s: float = 0.0
     """Time it ran at full size up to its present attempt."""
     waited_s: float = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from mlaas.errors import PlacementError, PlatformError
@@ -18,6 +18,8 @@ class MemoryCluster:
         self.nodes = {node.name: node for node in nodes}
         self.outside: dict[str, Resources] = {}
         self.groups: dict[str, tuple[Gang, Placement]] = {}
+        self.own_groups: list[tuple[str, Gang, Placement]] = []
+        """Those that holders have made themselves, each with the Ray job of its maker."""
         self.commands: dict[str, CommandState] = {}
         self.started: list[tuple[str, Command, Kind]] = []
         self.asked: list[str] = []
@@ -51,13 +53,7 @@ class MemoryCluster:
 
     def used(self) -> dict[str, dict[str, float]]:
         """Amounts that groups hold, by node."""
-        used: dict[str, dict[str, float]] = {}
-        for gang, placement in self.groups.values():
-            for node, workers in placement.workers:
-                for name, amount in gang.worker.amounts().items():
-                    held = used.setdefault(node, {})
-                    held[name] = held.get(name, 0.0) + workers * amount
-        return used
+        return _held([*self.groups.values(), *self._made_by_holders()])
 
     async def observe(self) -> Observation:
         self._answer("observe")
@@ -65,9 +61,11 @@ class MemoryCluster:
             Group(lease_id, all(node in self.nodes for node, _ in placement.workers))
             for lease_id, (_, placement) in self.groups.items()
         )
-        return Observation(
-            tuple(self.nodes.values()), tuple(self.outside.items()), groups, tuple(self.commands.values())
-        )
+        outside = dict(self.outside)
+        for node, held in _held(self._made_by_holders()).items():
+            there = outside.get(node, Resources())
+            outside[node] = Resources(there.gpus + held.get("GPU", 0.0), there.cpus + held.get("CPU", 0.0))
+        return Observation(tuple(self.nodes.values()), tuple(outside.items()), groups, tuple(self.commands.values()))
 
     async def make_group(self, lease_id: str, gang: Gang, placement: Placement) -> None:
         self._answer("make_group")
@@ -93,6 +91,14 @@ class MemoryCluster:
         self.groups.pop(lease_id, None)
         self._gone.add(lease_id)
         self.on_call("removed_group")
+
+    async def remove_own_groups(self, job: str, nodes: Collection[str]) -> None:
+        self._answer("remove_own_groups")
+        self.own_groups = [
+            (maker, gang, placement)
+            for maker, gang, placement in self.own_groups
+            if maker != job or not {node for node, _ in placement.workers} <= {*nodes}
+        ]
 
     async def start_command(
         self, lease_id: str, command: Command, gang: Gang, placement: Placement, *, kind: Kind
@@ -128,7 +134,20 @@ class MemoryCluster:
         self._answer("publish_demand")
         self.demand = tuple(demand)
 
+    def _made_by_holders(self) -> list[tuple[Gang, Placement]]:
+        return [(gang, placement) for _, gang, placement in self.own_groups]
+
     def _answer(self, verb: str) -> None:
         self.on_call(verb)
         if self.is_down or verb in self.unanswered:
             raise PlatformError("cluster_down", "the cluster does not answer")
+
+
+def _held(gangs: Iterable[tuple[Gang, Placement]]) -> dict[str, dict[str, float]]:
+    held: dict[str, dict[str, float]] = {}
+    for gang, placement in gangs:
+        for node, workers in placement.workers:
+            for name, amount in gang.worker.amounts().items():
+                there = held.setdefault(node, {})
+                there[name] = there.get(name, 0.0) + workers * amount
+    return held

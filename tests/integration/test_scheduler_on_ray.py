@@ -9,13 +9,14 @@ from collections.abc import Iterator
 import psutil
 import pytest
 import ray
-from ray.util.placement_group import placement_group, placement_group_table
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlaas.api.packing import pack
 from mlaas.errors import PlatformError
 from mlaas.scheduler.live.lifecycle import State
 from mlaas.scheduler.on_ray.actor import SchedulerActor
+from mlaas.scheduler.on_ray.groups import NODE_LABEL
 from mlaas.scheduler.on_ray.packages import package_path
 from mlaas.scheduler.requests.spec import Command, WorkloadSpec
 from mlaas.scheduler.types import Gang, Kind, Resources, Strategy
@@ -175,6 +176,24 @@ def test_a_group_that_no_lease_knows_is_removed(on_ray):
     leaked = placement_group([{"CPU": 1}], name="mlaas-nobody.1", lifetime="detached")
     assert leaked.wait(10)
     wait_until(lambda: placement_group_table(leaked)["state"] == "REMOVED", what="the leak to go", timeout_s=30)
+
+
+def test_of_a_gang_that_was_handed_over_what_its_job_has_made_there_is_removed_with_it(on_ray):
+    ticket = on_ray.client.attach(WorkloadSpec(gang=PAIR), tenant=TENANT, holder="this test")
+    wait_until(lambda: on_ray.client.get(ticket.workload_id).state == State.RUNNING, what="the gang", timeout_s=30)
+    ticket = on_ray.client.attach(ticket.workload_id, tenant=TENANT, holder="this test")
+    on_ray.client.hand_over(ticket.lease_id)
+    (there, _), (_, _) = ticket.placement.workers
+    (elsewhere,) = [node["NodeID"] for node in ray.nodes() if node["Labels"]["rack"] == "a"]
+    own, other = (
+        placement_group([{"CPU": 1}], bundle_label_selector=[{NODE_LABEL: node}]) for node in (there, elsewhere)
+    )
+    assert own.wait(30)
+    assert other.wait(30)
+    on_ray.client.cancel(ticket.workload_id, tenant=TENANT)
+    wait_until(lambda: placement_group_table(own)["state"] == "REMOVED", what="the job's group to go", timeout_s=30)
+    assert placement_group_table(other)["state"] == "CREATED"
+    remove_placement_group(other)
 
 
 def outside_of(on_ray: ScheduledCluster, name: str) -> dict[str, float]:

@@ -95,7 +95,8 @@ class Executor:
                 await self._cluster.remove_group(lease_id)
             case Effect.END:
                 await self._remove(lease_id, has_command=live.spec.command is not None)
-                if _lease(live, lease_id) is not None:
+                if (lease := _lease(live, lease_id)) is not None:
+                    await self._remove_own_groups(live, lease)
                     self._roster.release(live)
 
     async def _start(self, live: Live, lease_id: str) -> None:
@@ -133,6 +134,15 @@ class Executor:
         await self._cluster.remove_group(lease_id)
         if has_command:
             await self._cluster.forget_command(lease_id)
+
+    async def _remove_own_groups(self, live: Live, lease: Lease) -> None:
+        """Remove what the holder has made on the nodes that it had; not where its job holds another gang."""
+        if (job := live.record.handed_over_job) is None:
+            return
+        others = (each for each in self._roster.leased.values() if each.record.handed_over_job == job)
+        kept = {node for each in others if each is not live and each.lease for node, _ in each.lease.placement.workers}
+        if nodes := {node for node, _ in lease.placement.workers} - kept:
+            await self._cluster.remove_own_groups(job, nodes)
 
 
 def _lease(live: Live, lease_id: str) -> Lease | None:

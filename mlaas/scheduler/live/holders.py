@@ -110,14 +110,14 @@ class Holders:
             self._roster.ledger.report(live.id, left_s=left_s, done=done)
             self._roster.has_changed = True
 
-    async def hand_over(self, lease_id: str) -> None:
-        """Leave the placement groups of a lease to its holder.
+    async def hand_over(self, lease_id: str, *, job: str | None) -> None:
+        """Leave the placement groups of a lease to its holder, who makes them in a Ray job.
 
         Raises:
             Conflict: `lease_over`.
             PlatformError: the store does not answer; call again.
         """
-        self._roster.take(self._held(lease_id), HandedOver())
+        self._roster.take(self._held(lease_id), HandedOver(job))
         await self._writer.commit()
         self._wake()
 

@@ -125,6 +125,9 @@ class HolderDied:
 class HandedOver:
     """Its holder makes the groups of this lease itself."""
 
+    job: str | None = None
+    """The Ray job in which it does; None: not known, and so they are not removed for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class DependencyEnded:
@@ -154,7 +157,7 @@ class Effect(StrEnum):
     ASK_TO_YIELD = "ask-to-yield"
     """Send its command SIGTERM; a holder is told by its watch."""
     END = "end"
-    """End its command, remove its group, and forget both."""
+    """End its command, remove its group and what its holder has made in place of it, and forget all of it."""
     DROP_GROUP = "drop-group"
     """Remove its group alone."""
 
@@ -193,8 +196,9 @@ def step(record: WorkloadRecord, spec: WorkloadSpec, event: Event, moment: Momen
             return _started(record, state, moment)
         case ToldToYield() if state in (State.STARTING, State.RUNNING):
             return _told_to_yield(record, spec, event, moment)
-        case HandedOver() if state.holds_gang:
-            return _hand_over(record, moment, "its holder makes the placement groups itself; the nodes stay booked")
+        case HandedOver(job=job) if state.holds_gang:
+            text = "its holder makes the placement groups itself; the nodes stay booked"
+            return _hand_over(record, moment, text, job=job)
         case Cancelled():
             return _end(record, state, State.CANCELLED, f"cancelled by {event.by}", moment)
         case DependencyEnded() if state is State.PENDING:
@@ -202,7 +206,7 @@ def step(record: WorkloadRecord, spec: WorkloadSpec, event: Event, moment: Momen
         case HolderDied():
             return _end(record, state, State.FAILED, event.reason, moment)
         case NotPlaced() | Lost() | DeadlinePassed() | CommandEnded() | GaveBack() if state.holds_gang:
-            return _stopped(record, spec, state, event, moment)
+            return _stopped(_left(record, event), spec, state, event, moment)
         case _:
             return Step(record)
 
@@ -214,7 +218,8 @@ def _place(record: WorkloadRecord, event: Placed, moment: Moment) -> Step:
     return _changed(
         record, moment, "placed", text, (Effect.START,), {"placement": placement}, state=State.STARTING.value,
         attempt=record.attempt + 1, placement=placement, started_at=moment.now, ended_at=None, not_before_at=None,
-        waited_s=event.waited_s, handed_over=False, holder=None, holder_seen_at=None, exit_code=None,
+        waited_s=event.waited_s, handed_over=False, handed_over_job=None, holder=None, holder_seen_at=None,
+        exit_code=None,
     )  # fmt: skip
 
 
@@ -241,10 +246,16 @@ def _told_to_yield(record: WorkloadRecord, spec: WorkloadSpec, event: ToldToYiel
     )  # fmt: skip
 
 
-def _hand_over(record: WorkloadRecord, moment: Moment, text: str) -> Step:
+def _hand_over(record: WorkloadRecord, moment: Moment, text: str, *, job: str | None = None) -> Step:
     if record.handed_over:
         return Step(record)
-    return _changed(record, moment, "handed-over", text, (Effect.DROP_GROUP,), handed_over=True)
+    effects = (Effect.DROP_GROUP,)
+    return _changed(record, moment, "handed-over", text, effects, handed_over=True, handed_over_job=job)
+
+
+def _left(record: WorkloadRecord, event: Event) -> WorkloadRecord:
+    """Return the record of a gang that is left: what the job of who gave it back makes there is the lease's no more."""
+    return replace(record, handed_over_job=None) if isinstance(event, GaveBack) else record
 
 
 def _stopped(

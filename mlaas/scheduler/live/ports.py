@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from mlaas.scheduler.requests.spec import Command
     from mlaas.scheduler.types import Gang, Kind, Node, Placement, Resources
@@ -75,6 +75,14 @@ class ClusterPort(Protocol):
 
     async def remove_group(self, lease_id: str) -> None:
         """Remove a group, and with it every task and actor in it.
+
+        Raises:
+            PlatformError: the cluster does not answer.
+        """
+        ...
+
+    async def remove_own_groups(self, job: str, nodes: Collection[str]) -> None:
+        """Remove the groups that a Ray job has made itself, those that lie on these nodes alone.
 
         Raises:
             PlatformError: the cluster does not answer.

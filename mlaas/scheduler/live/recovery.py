@@ -121,7 +121,7 @@ class Recovery:
     def _end_last(self, live: Live, shown: set[str]) -> None:
         """End what is left of the last attempt before there is another one."""
         record = live.record
-        if record.attempt and lease_id_of(record.id, record.attempt) in shown:
+        if record.attempt and (lease_id_of(record.id, record.attempt) in shown or record.handed_over_job):
             self._roster.hold(live, _placement(record))
             self._roster.order(lease_id_of(record.id, record.attempt), Effect.END, live=live)
 

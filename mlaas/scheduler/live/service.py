@@ -338,15 +338,20 @@ class SchedulerService:
         self._check_up()
         self._holders.report(lease_id, done=done, left_s=left_s)
 
-    async def hand_over(self, lease_id: str) -> None:
+    async def hand_over(self, lease_id: str, *, job: str | None = None) -> None:
         """Remove the placement group and keep the booking: the holder makes its own groups on the same nodes.
+
+        Args:
+            lease_id: The lease.
+            job: The Ray job in which it makes them. What that has made on these nodes is removed when the lease is
+                taken, unless another gang of the same job is there. None: nothing is removed.
 
         Raises:
             Conflict: `lease_over`.
             PlatformError: the store does not answer; call again.
         """
         self._check_up()
-        await self._holders.hand_over(lease_id)
+        await self._holders.hand_over(lease_id, job=job)
 
     async def give_back(self, lease_id: str, outcome: Outcome, *, message: str = "") -> WorkloadRecord:
         """End a lease; return the workload as it stands then. Safe to repeat.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -66,17 +67,25 @@ class BlockingClient:
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         if verb not in VERBS:
             raise AttributeError(verb)
+        return partial(self._call, verb)
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            try:
-                if self._actor is None:
-                    self._actor = _find()
-                return ray.get(self._actor.call.remote(verb, *args, **kwargs), timeout=CALL_S)
-            except (RayError, ValueError) as error:
-                self._actor = None
-                raise _translated(error) from error
+    def hand_over(self, lease_id: str) -> None:
+        """Leave the placement groups of a lease to this process's Ray job.
 
-        return call
+        Raises:
+            Conflict: `lease_over`.
+            PlatformError: the scheduler does not answer.
+        """
+        self._call("hand_over", lease_id, job=ray.get_runtime_context().get_job_id())
+
+    def _call(self, verb: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if self._actor is None:
+                self._actor = _find()
+            return ray.get(self._actor.call.remote(verb, *args, **kwargs), timeout=CALL_S)
+        except (RayError, ValueError) as error:
+            self._actor = None
+            raise _translated(error) from error
 
     def placement_group(self, name: str) -> Any:
         """Return Ray's handle of a placement group of the scheduler.

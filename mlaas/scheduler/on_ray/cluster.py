@@ -21,7 +21,7 @@ from mlaas.scheduler.on_ray.parts import PartOrder
 from mlaas.scheduler.types import Kind, Node, Resources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from mlaas.scheduler.live.ports import CommandState, Demand
@@ -93,6 +93,15 @@ class RayCluster:
         """
         async with _translated():
             await self._groups.remove(lease_id)
+
+    async def remove_own_groups(self, job: str, nodes: Collection[str]) -> None:
+        """Remove the groups that a Ray job has made itself, those that lie on these nodes alone.
+
+        Raises:
+            PlatformError: the cluster does not answer.
+        """
+        async with _translated():
+            await self._groups.remove_of(job, nodes)
 
     async def start_command(
         self, lease_id: str, command: Command, gang: Gang, placement: Placement, *, kind: Kind

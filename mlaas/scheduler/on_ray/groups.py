@@ -20,7 +20,7 @@ from mlaas.errors import PlacementError
 from mlaas.scheduler.live.types import GROUP_PREFIX, group_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 
 NODE_LABEL = "ray.io/node-id"
 ROOM_S = 3.0
@@ -96,6 +96,15 @@ class Groups:
         if made is not None:
             self._removed.append((time.monotonic(), made))
             await self._run(remove_placement_group, made.handle)
+
+    async def remove_of(self, job: str, nodes: Collection[str]) -> None:
+        """Remove the groups that a Ray job has made itself, those that lie on these nodes alone.
+
+        Raises:
+            RayError: the control store does not answer.
+        """
+        for handle in await self._run(_list_of, job, nodes):
+            await self._run(remove_placement_group, handle)
 
     async def find(self) -> None:
         """Read which groups there are, if that was not done lately.
@@ -192,10 +201,31 @@ def _create(lease_id: str, bundles: Sequence[tuple[str, Amounts]]) -> PlacementG
 def _list() -> dict[str, Made]:
     """Return the scheduler's groups that have not been removed, by lease."""
     found = {}
+    for data in _rows():
+        if data.name.startswith(GROUP_PREFIX):
+            bundles = tuple((bundle.node_id.hex(), dict(bundle.unit_resources)) for bundle in data.bundles)
+            found[data.name.removeprefix(GROUP_PREFIX)] = Made(_handle(data), bundles)
+    return found
+
+
+def _list_of(job: str, nodes: Collection[str]) -> list[PlacementGroup]:
+    """Return the groups of a Ray job that lie on these nodes alone, without the scheduler's own."""
+    return [
+        _handle(data)
+        for data in _rows()
+        if data.creator_job_id.hex() == job
+        and not data.name.startswith(GROUP_PREFIX)
+        and {bundle.node_id.hex() for bundle in data.bundles} <= {*nodes}
+    ]
+
+
+def _rows() -> Iterator[Any]:
+    """Yield what the control store knows of each group that has not been removed."""
     for row in ray_state._connect_and_get_accessor().get_placement_group_table():
         data = gcs_pb2.PlacementGroupTableData.FromString(row)
-        if data.state != gcs_pb2.PlacementGroupTableData.REMOVED and data.name.startswith(GROUP_PREFIX):
-            bundles = tuple((bundle.node_id.hex(), dict(bundle.unit_resources)) for bundle in data.bundles)
-            handle = PlacementGroup(PlacementGroupID(data.placement_group_id))
-            found[data.name.removeprefix(GROUP_PREFIX)] = Made(handle, bundles)
-    return found
+        if data.state != gcs_pb2.PlacementGroupTableData.REMOVED:
+            yield data
+
+
+def _handle(data: Any) -> PlacementGroup:
+    return PlacementGroup(PlacementGroupID(data.placement_group_id))

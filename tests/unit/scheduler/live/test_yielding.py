@@ -1,5 +1,8 @@
 """Who yields, who does not, and what becomes of them."""
 
+from mlaas.scheduler.live.types import Outcome
+from mlaas.scheduler.requests.document import decode_spec
+from mlaas.scheduler.types import Gang, Placement, Resources
 from tests.fakes.live_scheduler import job
 
 
@@ -42,6 +45,67 @@ async def test_a_job_that_ignores_the_signal_is_killed_at_its_deadline_and_told_
     killed = [event for event in await bench.service.events(low) if event.kind == "killed"]
     assert "ignored the signal to yield for 30 s" in killed[0].text
     assert f"{low}.1" not in bench.cluster.commands
+
+
+async def handed_over(bench, workload_id, *, job, **fields):
+    """Start a gang whose holder makes a group of its own for it."""
+    await bench.submit(command=None, submission_id=workload_id, priority_class="low", min_runtime_s=0.0, **fields)
+    await bench.settle()
+    await bench.service.hand_over(f"{workload_id}.1", job=job)
+    await bench.settle()
+    record = await bench.service.get(workload_id)
+    made = (job, decode_spec(record.spec).gang, Placement(tuple((node, count) for node, count in record.placement)))
+    bench.cluster.own_groups.append(made)
+    return made
+
+
+async def test_what_a_holder_has_made_itself_is_removed_at_its_deadline(bench):
+    elsewhere = ("job of another", Gang(Resources(cpus=1)), Placement((("n0", 1),)))
+    bench.cluster.own_groups.append(elsewhere)
+    await handed_over(bench, "mine", job="its job", gpus=4, workers=2, yield_grace_s=20.0)
+    assert not bench.cluster.groups
+    high = await bench.submit(gpus=4, workers=2, priority_class="high", estimate_s=60.0)
+    await bench.settle()
+    await bench.after(19.0)
+    assert [await bench.state(each) for each in ("mine", high)] == ["yielding", "pending"]
+    assert len(bench.cluster.own_groups) == 2
+    await bench.after(1.0)
+    assert bench.cluster.own_groups == [elsewhere]
+    assert [await bench.state(each) for each in ("mine", high)] == ["pending", "running"]
+
+
+async def test_who_gives_back_may_go_on_there_as_others_do(bench):
+    made = await handed_over(bench, "mine", job="its job", gpus=4)
+    await bench.service.give_back("mine.1", Outcome.FINISHED)
+    await bench.settle()
+    assert bench.cluster.own_groups == [made]
+
+
+async def test_another_gang_of_the_same_job_keeps_what_it_has_made(bench):
+    first = await handed_over(bench, "first", job="the job", gpus=1, workers=2)
+    second = await handed_over(bench, "second", job="the job", gpus=2)
+    assert first[2] == Placement((("n0", 2),))
+    assert second[2].workers[0][0] == "n0"
+    third = await handed_over(bench, "third", job="the job", gpus=4)
+    assert third[2].workers[0][0] == "n1"
+    for each in ("first", "third"):
+        await bench.service.cancel(each, tenant="ann")
+    await bench.settle()
+    assert bench.cluster.own_groups == [first, second], "nobody can tell the first gang's from the second's"
+
+
+async def test_what_a_killed_holder_has_made_is_removed_after_a_crash_too(bench):
+    await handed_over(bench, "mine", job="its job", gpus=4, workers=2, yield_grace_s=20.0)
+    high = await bench.submit(gpus=4, workers=2, priority_class="high", estimate_s=60.0)
+    await bench.settle()
+    bench.crash_at("remove_own_groups")
+    await bench.after(20.0)
+    assert bench.is_dead
+    await bench.bury()
+    await bench.restart()
+    assert not bench.cluster.own_groups
+    await bench.after(5.0)
+    assert [await bench.state(each) for each in ("mine", high)] == ["pending", "running"]
 
 
 async def test_a_job_that_finishes_while_it_should_yield_has_succeeded(bench):
