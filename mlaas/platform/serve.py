@@ -299,7 +299,7 @@ def _one_writer(settings: Settings) -> Iterator[None]:
 def _wait_until_running(settings: Settings, deployment: Deployment, *, progress: Callable[[str], None]) -> None:
     deadline = time.monotonic() + DEPLOY_TIMEOUT_S
     seen = ""
-    while not (status := read_status(_details(settings), deployment)).is_running:
+    while not (status := read_status(_details(settings), _as_stored(settings, deployment))).is_running:
         if status.has_failed:
             raise DeploymentError("deploy_failed", f"{deployment.name} v{deployment.version}: {status.reason}")
         if time.monotonic() > deadline:
@@ -309,6 +309,11 @@ def _wait_until_running(settings: Settings, deployment: Deployment, *, progress:
             seen = status.reason
             progress(seen)
         time.sleep(POLL_S)
+
+
+def _as_stored(settings: Settings, deployment: Deployment) -> Deployment:
+    """Return a deployment that shares with what is said of it in the store; others are stored once they run."""
+    return _deployments(settings).get(deployment.name) if deployment.is_shared else deployment
 
 
 def _details(settings: Settings) -> dict[str, Any]:

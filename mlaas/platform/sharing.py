@@ -43,6 +43,7 @@ class ServeReplicas:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._deployments = DeploymentRepository(open_store(settings.store_url))
+        self._rows: Sequence[Deployment] = ()
 
     @cached_property
     def _worker(self) -> Resources:
@@ -55,7 +56,8 @@ class ServeReplicas:
             PlatformError: the store does not answer.
         """
         rows = await asyncio.to_thread(self._deployments.list)
-        return {row.name: share_of(row, worker=self._worker) for row in rows if row.is_shared}
+        self._rows = [row for row in rows if row.is_shared]
+        return {row.name: share_of(row, worker=self._worker) for row in self._rows}
 
     async def put(self, leases: Sequence[ReplicaLease]) -> None:
         """Make Ray Serve run one replica for each of these leases, on its node, and no other of these deployments.
@@ -84,6 +86,16 @@ class ServeReplicas:
         """
         found = await asyncio.to_thread(replicas_present, self._settings)
         return {replica_id: _STATES.get(state, ReplicaState.STARTING) for replica_id, state in found.items()}
+
+    async def tell(self, obstacles: Mapping[str, str]) -> None:
+        """Let whoever deploys know why deployments get no machine for their floor; nothing hinders those not named.
+
+        Raises:
+            PlatformError: the store does not answer.
+        """
+        for row in self._rows:
+            if row.obstacle != obstacles.get(row.name):
+                await asyncio.to_thread(self._deployments.note_obstacle, row, obstacles.get(row.name))
 
 
 class RouterLoads:

@@ -169,6 +169,9 @@ def _shared_status(details: Mapping[str, Any], deployment: Deployment) -> Applic
     num_running = states.count(ApplicationState.RUNNING)
     if num_running >= deployment.replicas:
         return _status(deployment, ApplicationState.RUNNING, num_running=num_running)
+    if deployment.obstacle:
+        reason = f"no machine for a replica: {deployment.obstacle}"
+        return _status(deployment, ApplicationState.FAILED, num_running=num_running, reason=reason)
     if not own:
         return _status(deployment, ApplicationState.ABSENT, reason="waits for machines; `mlaas queue` shows why")
     has_failed = ApplicationState.FAILED in states

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, select, update
 
 from mlaas.errors import ConfigError, NotFound
 from mlaas.store.engine import transaction, upsert
@@ -40,6 +40,8 @@ class Deployment:
     """95th percentile of the time to the first token that callers are owed; more engines start when it is broken."""
     queue: str | None = None
     """Queue of the scheduler whose quota its engines use; None: the default one."""
+    obstacle: str | None = None
+    """Why the scheduler has no machines for the fewest of its engines; None: nothing is in the way that is known."""
 
     def __post_init__(self) -> None:
         if not _DNS_LABEL.fullmatch(self.name):
@@ -83,6 +85,16 @@ class DeploymentRepository:
         """
         with transaction(self._engine) as connection:
             upsert(connection, deployments, asdict(deployment))
+
+    def note_obstacle(self, deployment: Deployment, obstacle: str | None) -> None:
+        """Store what is in the way of a deployment, unless another one has taken its place.
+
+        Raises:
+            PlatformError: the store cannot be reached.
+        """
+        is_same = (deployments.c.name == deployment.name) & (deployments.c.created_at == deployment.created_at)
+        with transaction(self._engine) as connection:
+            connection.execute(update(deployments).where(is_same).values(obstacle=obstacle))
 
     def delete(self, name: str) -> None:
         """Remove the deployment.

@@ -119,6 +119,7 @@ deployments = Table(
     Column("max_replicas", Integer),
     Column("ttft_slo_s", Double),
     Column("queue", Text),
+    Column("obstacle", Text),
 )
 
 jobs = Table(

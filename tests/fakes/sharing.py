@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mlaas.errors import AdmissionError
 from mlaas.scheduler.arbitration.ports import ReplicaLease
 from mlaas.scheduler.arbitration.types import Load, ReplicaState, Share
 
@@ -17,6 +18,7 @@ class MemoryReplicas:
     running: dict[str, ReplicaState] = field(default_factory=dict)
     nodes: dict[str, str | None] = field(default_factory=dict)
     num_puts: int = 0
+    obstacles: dict[str, str] = field(default_factory=dict)
 
     async def shares(self) -> Mapping[str, Share]:
         """Return the deployments that share, by name."""
@@ -31,6 +33,10 @@ class MemoryReplicas:
     async def present(self) -> Mapping[str, ReplicaState]:
         """Return what runs."""
         return dict(self.running)
+
+    async def tell(self, obstacles: Mapping[str, str]) -> None:
+        """Keep them."""
+        self.obstacles = dict(obstacles)
 
 
 @dataclass
@@ -54,6 +60,9 @@ class MemoryLeases:
     num_machines: int = 8
     leases: dict[str, ReplicaLease] = field(default_factory=dict)
     num_submitted: int = 0
+    refusal: str = ""
+    obstacles: dict[str, str] = field(default_factory=dict)
+    num_asked: int = 0
 
     async def list(self) -> Sequence[ReplicaLease]:
         """Return the replicas that wait or hold a machine."""
@@ -61,6 +70,8 @@ class MemoryLeases:
 
     async def submit(self, share: Share, *, is_floor: bool) -> None:
         """Give a machine if there is one."""
+        if self.refusal:
+            raise AdmissionError("beyond_quota", self.refusal)
         self.num_submitted += 1
         workload_id = f"w{self.num_submitted}"
         used = sum(lease.node is not None for lease in self.leases.values())
@@ -68,6 +79,11 @@ class MemoryLeases:
             workload_id=workload_id, deployment=share.name, version=share.version, is_floor=is_floor,
             sequence=self.num_submitted, node=f"n{used}" if used < self.num_machines else None,
         )  # fmt: skip
+
+    async def obstacle(self, lease: ReplicaLease) -> str | None:
+        """Return what a test has put in the way."""
+        self.num_asked += 1
+        return self.obstacles.get(lease.workload_id)
 
     async def give_back(self, lease: ReplicaLease) -> None:
         """Take the machine back."""

@@ -77,6 +77,9 @@ class ActorReplicas:
             actor = engine.remote()
             self.actors[workload_id], self.answers[workload_id] = actor, actor.is_up.remote()
 
+    async def tell(self, obstacles: Mapping[str, str]) -> None:
+        """Nobody deploys."""
+
     async def present(self) -> Mapping[str, ReplicaState]:
         """Return what is there, and whether it answers."""
         for workload_id, answer in self.answers.items():

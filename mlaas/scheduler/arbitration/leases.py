@@ -14,12 +14,13 @@ from mlaas.scheduler.live.lifecycle import State
 from mlaas.scheduler.live.types import Outcome, Signal
 from mlaas.scheduler.requests.queues import SERVING_CLASS, SERVING_TENANT
 from mlaas.scheduler.requests.spec import WorkloadSpec
-from mlaas.scheduler.types import Gang, Kind
+from mlaas.scheduler.types import Gang, Kind, WaitCode
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from mlaas.scheduler.arbitration.types import Share
+    from mlaas.scheduler.explanations.explain import Explanation
     from mlaas.scheduler.live.types import LeaseSignal, Ticket
     from mlaas.store.workloads import WorkloadRecord
 
@@ -29,6 +30,7 @@ YIELD_GRACE_S = 60.0
 MOST_REPLICAS = 10_000
 RETRY_S = 1.0
 
+_OBSTACLES = (WaitCode.QUOTA, WaitCode.IMPOSSIBLE)
 _LIVE = tuple(state for state in State if not state.is_final)
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,10 @@ class Verbs(Protocol):
         self, request: str | WorkloadSpec, *, tenant: str, holder: str, submission_id: str | None = None
     ) -> Ticket:
         """Ask for a gang."""
+        ...
+
+    async def explain(self, workload_id: str, *, tenant: str | None = None) -> Explanation:
+        """Return why a workload is where it is."""
         ...
 
     async def watch(self, lease_id: str, *, after: int = 0) -> LeaseSignal:
@@ -121,6 +127,21 @@ class SchedulerLeases:
         await self._verbs.submit(
             spec, tenant=SERVING_TENANT, submission_id=f"serve-{share.name}-{secrets.token_hex(4)}"
         )
+
+    async def obstacle(self, lease: ReplicaLease) -> str | None:
+        """Return what a replica that waits will go on waiting for unless somebody does something; None: its turn.
+
+        Raises:
+            PlatformError: the scheduler does not answer.
+        """
+        try:
+            told = await self._verbs.explain(lease.workload_id, tenant=SERVING_TENANT)
+        except NotFound:
+            return None
+        if told.queued is None or told.queued.wait is None or told.queued.wait.code not in _OBSTACLES:
+            return None
+        remedies = "; or ".join(remedy.text for remedy in told.queued.remedies)
+        return told.queued.wait.reason + (f"; what would start it now: {remedies}" if remedies else "")
 
     async def give_back(self, lease: ReplicaLease) -> None:
         """Free the machine, or leave the queue. One that was told to yield waits for its next turn.

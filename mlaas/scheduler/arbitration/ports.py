@@ -48,6 +48,14 @@ class Leases(Protocol):
         """
         ...
 
+    async def obstacle(self, lease: ReplicaLease) -> str | None:
+        """Return what a replica that waits will go on waiting for unless somebody does something; None: its turn.
+
+        Raises:
+            PlatformError: the scheduler does not answer.
+        """
+        ...
+
     async def give_back(self, lease: ReplicaLease) -> None:
         """Free the machine, or leave the queue. One that was told to yield waits for its next turn.
 
@@ -85,6 +93,14 @@ class Replicas(Protocol):
 
         Raises:
             PlatformError: Ray Serve does not answer.
+        """
+        ...
+
+    async def tell(self, obstacles: Mapping[str, str]) -> None:
+        """Let whoever deploys know why deployments get no machine for their floor; nothing hinders those not named.
+
+        Raises:
+            PlatformError: the store does not answer.
         """
         ...
 

@@ -32,6 +32,9 @@ FAILED_HOLD_S = 60.0
 """How long a replica that has failed is left as it is: its reason can be read, and its like is not started over and
 over."""
 
+OBSTACLE_S = 10.0
+"""How long a replica of a floor waits before it is asked why, and between two times: an explanation takes a while."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,6 +53,9 @@ class ArbitrationService:
         self._failed_since_s: dict[str, float] = {}
         self._cold_start_s: dict[str, float] = {}
         self._run: tuple[ReplicaLease, ...] | None = None
+        self._refused: dict[str, str] = {}
+        self._asked_s: dict[str, float] = {}
+        self._obstacles: dict[str, str] = {}
 
     @property
     def wishes(self) -> Mapping[str, Wish]:
@@ -87,16 +93,48 @@ class ArbitrationService:
         self._wish(shares, leases, present, loads)
         counts = {name: wish.num_replicas for name, wish in self._wishes.items()}
         plan = plan_shares(shares, counts, leases, present, broken=self._find_broken(leases, present))
-        for share, is_floor in plan.submit:
-            try:
-                await self._leases.submit(share, is_floor=is_floor)
-            except AdmissionError as error:
-                logger.warning("%s: no machine for a replica of %s: %s", error.code, share.name, error)
+        await self._submit(plan.submit)
         if plan.run != self._run or not {lease.workload_id for lease in plan.run} <= present.keys():
             await self._replicas.put(plan.run)
             self._run = plan.run
         for lease in plan.give_back:
             await self._leases.give_back(lease)
+        await self._find_obstacles(leases)
+        await self._replicas.tell({**self._blocked(leases), **self._refused})
+
+    async def _submit(self, wanted: Sequence[tuple[Share, bool]]) -> None:
+        """Ask for machines; what is refused is said once, and asked for again by the next tick."""
+        refused = {}
+        for share, is_floor in wanted:
+            try:
+                await self._leases.submit(share, is_floor=is_floor)
+            except AdmissionError as error:
+                if is_floor:
+                    refused[share.name] = error.message
+                if self._refused.get(share.name) != error.message:
+                    logger.warning("%s: no machine for a replica of %s: %s", error.code, share.name, error)
+        self._refused = refused
+
+    async def _find_obstacles(self, leases: Sequence[ReplicaLease]) -> None:
+        """Learn what the floors' replicas that have waited for a while wait for."""
+        now_s = self._clock()
+        waiting = {each.workload_id: each for each in leases if each.is_floor and each.node is None}
+        self._asked_s = {each: self._asked_s.get(each, now_s) for each in waiting}
+        for workload_id, lease in waiting.items():
+            if now_s - self._asked_s[workload_id] < OBSTACLE_S:
+                continue
+            self._asked_s[workload_id] = now_s
+            obstacle = await self._leases.obstacle(lease)
+            if obstacle is None:
+                self._obstacles.pop(workload_id, None)
+            else:
+                self._obstacles[workload_id] = obstacle
+        self._obstacles = {each: text for each, text in self._obstacles.items() if each in waiting}
+
+    def _blocked(self, leases: Sequence[ReplicaLease]) -> dict[str, str]:
+        return {
+            each.deployment: self._obstacles[each.workload_id] for each in leases if each.workload_id in self._obstacles
+        }
 
     def _wish(
         self,

@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine
@@ -53,3 +53,15 @@ def test_an_unknown_name_is_refused_with_the_names_that_exist(store: Engine, ope
     repository.put(TINY)
     with pytest.raises(NotFound, match="'tiny'; deployed: tiny-python"):
         getattr(repository, operation)("tiny")
+
+
+def test_what_is_in_the_way_is_noted_of_the_very_deployment_and_goes_with_it(store: Engine) -> None:
+    repository = DeploymentRepository(store)
+    repository.note_obstacle(TINY, "never deployed")
+    repository.put(TINY)
+    repository.note_obstacle(TINY, "no quota")
+    assert repository.get(TINY.name).obstacle == "no quota"
+    again = replace(TINY, created_at=TINY.created_at + timedelta(seconds=1))
+    repository.put(again)
+    repository.note_obstacle(TINY, "of the one before")
+    assert repository.list() == [again]

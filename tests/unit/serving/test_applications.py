@@ -149,3 +149,11 @@ def test_replicas_are_found_by_their_booking():
         "applications": {**shared_details("RUNNING", "DEPLOYING")["applications"], "gateway": {"status": "RUNNING"}}
     }
     assert read_replicas(found) == {"r0": ApplicationState.RUNNING, "r1": ApplicationState.STARTING}
+
+
+def test_a_shared_deployment_that_gets_no_machine_for_its_fewest_replicas_has_failed_with_the_reason():
+    blocked = replace(SHARED, obstacle="queue q is at its limit")
+    status = read_status(shared_details("RUNNING"), blocked)
+    assert (status.has_failed, status.num_running) == (True, 1)
+    assert status.reason == "no machine for a replica: queue q is at its limit"
+    assert read_status(shared_details("RUNNING", "RUNNING"), blocked).is_running

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mlaas.scheduler.arbitration.service import FAILED_HOLD_S, ArbitrationService
+from mlaas.scheduler.arbitration.service import FAILED_HOLD_S, OBSTACLE_S, ArbitrationService
 from mlaas.scheduler.arbitration.types import Load, ReplicaState, Share
 from mlaas.scheduler.types import Resources
 from tests.fakes.sharing import MemoryLeases, MemoryReplicas, MemoryRouter
@@ -100,3 +100,28 @@ def test_an_undeployed_model_gives_everything_back():
     world.replicas.wanted = {}
     world.pass_time()
     assert (world.replicas.running, world.leases.leases) == ({}, {})
+
+
+def test_whoever_deploys_is_told_at_once_that_no_replica_is_ever_placed():
+    world = World()
+    world.leases.refusal = "queue q may use at most 0 GPUs"
+    world.pass_time(ticks=1)
+    assert world.replicas.obstacles == {"m": "queue q may use at most 0 GPUs"}
+    world.leases.refusal = ""
+    world.pass_time(ticks=1)
+    assert world.replicas.obstacles == {}
+
+
+def test_whoever_deploys_is_told_what_hinders_a_replica_that_has_waited_for_a_while():
+    world = World(num_machines=0)
+    world.leases.obstacles = {"w1": "its queue is at its limit"}
+    world.pass_time()
+    world.pass_time(OBSTACLE_S - 1.0)
+    assert (world.replicas.obstacles, world.leases.num_asked) == ({}, 0)
+    world.pass_time(2.0)
+    assert world.replicas.obstacles == {"m": "its queue is at its limit"}
+    world.pass_time(OBSTACLE_S - 2.0, ticks=20)
+    assert world.leases.num_asked == 1
+    world.leases.obstacles = {}
+    world.pass_time(OBSTACLE_S)
+    assert world.replicas.obstacles == {}

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from mlaas.scheduler.arbitration.leases import SchedulerLeases
-from mlaas.scheduler.arbitration.service import ArbitrationService
+from mlaas.scheduler.arbitration.service import OBSTACLE_S, ArbitrationService
 from mlaas.scheduler.arbitration.types import Load, Share
+from mlaas.scheduler.requests.queues_file import parse_queues
 from mlaas.scheduler.types import Resources
 from tests.fakes.live_scheduler import Bench
 from tests.fakes.sharing import MemoryReplicas, MemoryRouter
@@ -141,3 +142,22 @@ async def test_replicas_of_the_floor_never_yield_and_the_others_do(world):
     await world.until_running(4)
     rows = await world.bench.service.list(tenant="serving")
     assert sorted(row.spec.get("preemptible", True) for row in rows) == [False, True, True, True]
+
+
+async def test_a_replica_that_its_queue_has_no_quota_for_is_told_of_with_what_would_start_it(world):
+    bench = world.bench
+    queues = parse_queues({"queues": {"default": {}, "q": {"guarantee": {"gpus": 1}, "borrowing_limit": {"gpus": 0}}}})
+    await bench.service.apply_queues(queues, is_dry_run=False)
+    other = await bench.submit(queue="q", preemptible=False, priority_class="high")
+    await bench.settle()
+    world.replicas.wanted = {"m": replace(M, queue="q", ceiling=1)}
+    await world.service.tick()
+    await bench.settle()
+    await world.live_on(1.0)
+    await world.live_on(OBSTACLE_S)
+    obstacle = world.replicas.obstacles["m"]
+    assert obstacle.startswith("queue q is at its limit and has nothing left to borrow; what would start it now: ")
+    assert f"; or {other} would have to give back 1 GPU" in obstacle
+    bench.cluster.end(f"{other}.1")
+    await world.until_running(1)
+    assert world.replicas.obstacles == {}
