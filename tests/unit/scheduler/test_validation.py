@@ -115,6 +115,9 @@ def guarantee(gpus: float) -> tuple[tuple[str, float], ...]:
     return (("GPU", gpus),)
 
 
+OVERLAPPING = (Queue("a", parent="c", guarantee=guarantee(3)), Queue("b", parent="c", guarantee=guarantee(3)))
+
+
 @pytest.mark.parametrize(
     ("queues", "code"),
     [
@@ -126,6 +129,7 @@ def guarantee(gpus: float) -> tuple[tuple[str, float], ...]:
         ([Queue("a", weight=0.0)], "bad_quota"),
         ([Queue("a", guarantee=guarantee(4), lending_limit=guarantee(5))], "bad_quota"),
         ([Queue("c", guarantee=guarantee(4)), Queue("a", parent="c", guarantee=guarantee(5))], "quota_exceeds_cohort"),
+        ([Queue("c", guarantee=guarantee(4)), *OVERLAPPING], "quota_exceeds_cohort"),
         ([Queue("a", guarantee=guarantee(20)), Queue("b", guarantee=guarantee(20))], "quota_exceeds_cluster"),
     ],
 )
