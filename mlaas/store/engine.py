@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +127,16 @@ def _parse_url(url: str) -> URL:
 
 
 def _create_private_file(path: Path) -> None:
+    """Make a file that does not exist. One that does is not even opened.
+
+    Closing any descriptor of a file drops all POSIX locks that the process has on it, those of its open SQLite
+    connections among them. The next process that closes the store then believes that it is the last, removes the
+    write-ahead log, and what this one goes on writing is lost. Source: "How To Corrupt An SQLite Database File", 2.2.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except OSError as error:
         message = (
             f"store file {path} cannot be written: {error.strerror}; set MLAAS_HOME or MLAAS_DATABASE_URL elsewhere"

@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from mlaas.errors import ConfigError, PlatformError
+from mlaas.store.deployments import Deployment, DeploymentRepository
 from mlaas.store.engine import migrate, open_store
 
 
@@ -41,6 +43,23 @@ def test_a_sqlite_file_that_cannot_be_created_names_the_path(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with pytest.raises(PlatformError, match=r"file/mlaas\.db.*MLAAS_HOME"):
         open_store(f"sqlite:///{tmp_path}/file/mlaas.db")
+
+
+def test_opening_a_store_again_costs_nothing_that_is_written_once_another_process_has_left(tmp_path: Path) -> None:
+    path = tmp_path / "mlaas.db"
+    url = f"sqlite:///{path}"
+    migrate(url)
+    repository = DeploymentRepository(open_store(url))
+    assert repository.list() == []
+    open_store(url)
+
+    def num_seen_by_another_process() -> str:
+        script = f"import sqlite3; print(*sqlite3.connect({str(path)!r}).execute('SELECT count(*) FROM deployments'))"
+        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+
+    assert num_seen_by_another_process() == "(0,)\n"
+    repository.put(Deployment(name="tiny", model="tiny", version=1, replicas=1, created_at=datetime.now(UTC)))
+    assert num_seen_by_another_process() == "(1,)\n"
 
 
 def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
