@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray.serve import Application
 
 from mlaas.api.mount import control_routes
@@ -79,7 +80,8 @@ class GatewayReplica:
 def build(args: dict[str, Any]) -> Application:
     """Return the application: HTTP ingress of the platform.
 
-    A replica asks for no logical CPU, so that the gateway starts on a cluster that is full of training.
+    A replica asks for no logical CPU, so that the gateway starts on a cluster that is full of training, and for the
+    head's node: there are the store, the instance's folder and HAProxy.
 
     Raises:
         pydantic.ValidationError: an argument is unknown or out of range.
@@ -93,7 +95,7 @@ def build(args: dict[str, Any]) -> Application:
         num_replicas=parsed.replicas,
         max_ongoing_requests=10_000,
         graceful_shutdown_timeout_s=DRAIN_S,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": {HEAD_NODE_RESOURCE_NAME: 0.001}},
         logging_config={"enable_access_log": False},
     )
     return deployment.bind()

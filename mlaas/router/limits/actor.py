@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import ray
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlaas.errors import PlatformError
 from mlaas.router.limits.ledger import Ledger
@@ -76,7 +76,7 @@ class LedgerClient:
 
 
 def connect(shard: int, store_url: str, *, span_s: float = WINDOW_S) -> Any:
-    """Return a handle of a shard's actor, started by whoever comes first, on its own node: there the store is reached.
+    """Return a handle of a shard's actor, started by whoever comes first, on the head: there the store is reached.
 
     Raises:
         RayError: the cluster cannot be reached.
@@ -88,6 +88,6 @@ def connect(shard: int, store_url: str, *, span_s: float = WINDOW_S) -> Any:
         get_if_exists=True,
         max_restarts=-1,
         num_cpus=0,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
+        resources={HEAD_NODE_RESOURCE_NAME: 0.001},
     )
     return actor.remote(shard, store_url, span_s)

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray.exceptions import RayError
 
 from mlaas.errors import Conflict, MlaasError, PlatformError
@@ -34,8 +35,6 @@ PAUSE_S = 1.0
 """Between an end of the service and the next attempt."""
 MOST_CALLS = 10_000
 """Calls at the same time: each holder of a gang has one waiting."""
-HEAD_RESOURCE = "node:__internal_head__"
-"""Ray gives it to the head's node alone, also to the one that follows a head that was lost."""
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +144,8 @@ def start_actor(build_companions: BuildCompanions | None = None) -> None:
         max_restarts=-1,
         max_concurrency=MOST_CALLS,
         num_cpus=0,
-        resources={HEAD_RESOURCE: 0.001},
+        # Ray gives it to the head's node alone, also to the one that follows a head that was lost.
+        resources={HEAD_NODE_RESOURCE_NAME: 0.001},
     ).remote(build_companions)
 
 
