@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -23,18 +24,27 @@ MIN_LOGICAL_CPUS = 8
 STOP_GRACE_S = 8.0
 BOOTSTRAP_CONFIG = Path.home() / "ray_bootstrap_config.yaml"
 """Where `ray up` leaves the cluster's configuration on its head; with it the head runs the autoscaler."""
+RECONNECT_S = 300
+"""How long machines and what runs on them wait for a head that was lost, before they give up and end."""
 KEPT_SESSIONS = 2
 """Ray sessions, logs included, that stay on disk: the one that starts and the one before."""
 
 
 class Head:
-    """A Ray head node on this machine, with token authentication and HAProxy as Serve's ingress."""
+    """A Ray head node on this machine, with token authentication and HAProxy as Serve's ingress.
+
+    Args:
+        settings: the instance.
+        is_durable: whether its control store is kept on disk, so that the head which follows a lost one knows the
+            machines that go on, and what runs there. `forget` makes the next one empty.
+    """
 
     name = "ray head"
     start_timeout_s = 60.0
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, is_durable: bool = True) -> None:
         self._settings = settings
+        self._is_durable = is_durable
 
     def probe(self) -> Probe:
         """Check that the head's processes live and its API answers to our token."""
@@ -53,7 +63,7 @@ class Head:
         return Probe(part=self.name, ok=True, detail=url)
 
     def start(self) -> None:
-        """Stop what is left of an earlier head and start a fresh one.
+        """Stop what is left of an earlier head and start the one that follows it.
 
         Raises:
             Conflict: one of its ports is taken.
@@ -82,7 +92,13 @@ class Head:
             f"--num-cpus={max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)}",
             f"--temp-dir={temp_dir}",
             *autoscaling,
+            environment=_durable_environment(settings) if self._is_durable else {},
         )
+
+
+def forget(settings: Settings) -> None:
+    """Let the next head know nothing of the one before."""
+    shutil.rmtree(_control_store(settings), ignore_errors=True)
 
 
 class WorkerNode:
@@ -113,10 +129,10 @@ class WorkerNode:
         if not ray_token_path().exists():
             message = f"no token in {ray_token_path()}: copy that file from the cluster's head to this machine"
             raise PlatformError("no_ray_token", message)
-        start_ray(self._settings, self._address, f"--address={self._address}")
+        start_ray(self._settings, self._address, f"--address={self._address}", environment=_patient_environment())
 
 
-def start_ray(settings: Settings, address: str, *arguments: str) -> None:
+def start_ray(settings: Settings, address: str, *arguments: str, environment: Mapping[str, str]) -> None:
     """Run `ray start` for this instance, of the cluster at `address`, and wait for it to return.
 
     Raises:
@@ -128,7 +144,8 @@ def start_ray(settings: Settings, address: str, *arguments: str) -> None:
         sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", "--log-color=false",
         "--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0", *arguments,
     ]  # fmt: skip
-    process = spawn(command, home=settings.home, part="ray", env=_environment(settings, address=address), log=log)
+    env = {**_environment(settings, address=address), **environment}
+    process = spawn(command, home=settings.home, part="ray", env=env, log=log)
     try:
         status = process.wait(timeout=90)
     except subprocess.TimeoutExpired:
@@ -186,6 +203,26 @@ def _environment(settings: Settings, *, address: str) -> dict[str, str]:
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         **ingress_environment(runtime_dir(settings.home) / "haproxy"),
     }
+
+
+def _durable_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables that keep the control store on disk.
+
+    Source: "GCS Fault Tolerance" in Ray's documentation.
+    """
+    return {
+        "RAY_gcs_storage": "rocksdb",
+        "RAY_gcs_storage_path": str(_control_store(settings)),
+        **_patient_environment(),
+    }
+
+
+def _patient_environment() -> dict[str, str]:
+    return {"RAY_gcs_rpc_server_reconnect_timeout_s": str(RECONNECT_S)}
+
+
+def _control_store(settings: Settings) -> Path:
+    return settings.home / "gcs"
 
 
 def _prune_sessions(temp_dir: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlaas.auth.keys import create_key
-from mlaas.platform.head import Head, WorkerNode
+from mlaas.platform.head import Head, WorkerNode, forget
 from mlaas.platform.parts import Part, Probe, ensure, probe_all
 from mlaas.platform.processes import end, owned, runtime_dir
 from mlaas.platform.scheduler import Scheduler
@@ -82,7 +82,7 @@ def up(settings: Settings, *, address: str | None = None, progress: Callable[[Pr
 
 
 def down(settings: Settings) -> int:
-    """End every process of the instance and return how many there were. Data stays."""
+    """End every process of the instance and return how many there were. Data stays; of the cluster nothing does."""
     if not settings.home.exists():
         return 0
     with _one_at_a_time(settings):
@@ -91,6 +91,7 @@ def down(settings: Settings) -> int:
             end(processes, grace_s=STOP_GRACE_S)
             ended += len(processes)
         _joined_file(settings).unlink(missing_ok=True)
+        forget(settings)
         shutil.rmtree(runtime_dir(settings.home) / "haproxy", ignore_errors=True)
     return ended
 

@@ -64,7 +64,7 @@ def run_gateway(
     require_free_port(settings.gateway_port, variable="--port")
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     migrate(settings.store_url)
-    head, gateway = Head(settings), Gateway(settings, replicas=replicas, is_alone=True)
+    head, gateway = Head(settings, is_durable=False), Gateway(settings, replicas=replicas, is_alone=True)
     with _until_told(lambda: down(settings)):
         for part in (head, gateway):
             ensure(part)

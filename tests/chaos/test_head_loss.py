@@ -1,4 +1,4 @@
-"""The head's machine is lost while another one goes on, with Ray's control store on disk (RocksDB)."""
+"""The head is lost while another machine goes on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from mlaas.platform.head import MIN_LOGICAL_CPUS, WorkerNode, ray_temp_dir
-from mlaas.platform.instance import down
+from mlaas.platform.instance import create_first_keys, down
 from mlaas.platform.parts import ensure
 from mlaas.platform.processes import owned
 from mlaas.scheduler.live.lifecycle import State
@@ -22,12 +23,9 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[BareInstance, WorkerNode]]:
-    """An instance whose head keeps its state on disk, and a node that has joined it."""
+    """An instance, and a node that has joined it."""
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setenv("RAY_gcs_storage", "rocksdb")
-    monkeypatch.setenv("RAY_gcs_storage_path", str(tmp_path / "gcs"))
-    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "300")
-    head, other = bare_instance(tmp_path / "head"), bare_instance(tmp_path / "node")
+    head, other = bare_instance(tmp_path / "head", has_gateway=True), bare_instance(tmp_path / "node")
     node = WorkerNode(other.settings, address=head.address)
     try:
         head.up()
@@ -39,8 +37,16 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
             assert owned(instance.settings.home) == []
 
 
-def test_what_runs_on_other_machines_is_adopted_by_the_head_that_is_back(machines, tmp_path):
+def answers(instance: BareInstance) -> bool:
+    """Tell whether the gateway knows this machine's own key, which is in the store of the head's machine."""
+    key = instance.settings.credentials_path.read_text()
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.get(f"{instance.settings.gateway_url}/v1/models", headers=headers, timeout=10).is_success
+
+
+def test_what_runs_on_other_machines_is_adopted_by_the_head_that_is_back_and_its_gateway_answers(machines, tmp_path):
     head, node = machines
+    create_first_keys(head.settings)
     cores, names = os.cpu_count() or 1, ("one", "two")
     whole_nodes = {"one": max(MIN_LOGICAL_CPUS, cores), "two": cores}
     for name in names:
@@ -61,6 +67,7 @@ def test_what_runs_on_other_machines_is_adopted_by_the_head_that_is_back(machine
     head.wait_for(lost, State.RUNNING, attempt=2)
     head.wait_for(adopted, State.RUNNING, attempt=1)
     assert node.probe().ok
+    wait_until(lambda: answers(head), what="the gateway to answer", timeout_s=60)
     assert processes[adopted].is_running()
     (tmp_path / "go").touch()
     head.wait_for(lost, State.SUCCEEDED, attempt=2)

@@ -1,10 +1,11 @@
-"""An instance of which only the Ray head and the scheduler are up, driven through its store and its cluster."""
+"""An instance without models and MLflow, driven through its store and its cluster."""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mlaas.platform.head import Head, driver_environment
 from mlaas.platform.parts import ensure
 from mlaas.platform.processes import free_port, owned
 from mlaas.platform.scheduler import Scheduler
+from mlaas.platform.serve import Gateway
 from mlaas.scheduler.live.lifecycle import State
 from mlaas.settings import Settings
 from mlaas.store.engine import migrate, open_store
@@ -35,9 +37,10 @@ for arguments in zip(*[iter(sys.argv[1:])] * 3):
 
 @dataclass(frozen=True)
 class BareInstance:
-    """The instance."""
+    """The instance: head, scheduler and, if it is wanted, the gateway."""
 
     settings: Settings
+    has_gateway: bool = False
 
     @property
     def address(self) -> str:
@@ -45,8 +48,10 @@ class BareInstance:
 
     def up(self) -> None:
         """Start what is not up, as `mlaas up` does."""
-        for part in (Head(self.settings), Scheduler(self.settings)):
-            ensure(part)
+        ensure(Head(self.settings))
+        parts = [Scheduler(self.settings), *([Gateway(self.settings)] if self.has_gateway else [])]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(ensure, parts))
 
     def kill(self) -> None:
         """Kill the whole head at once, as a machine that loses its power does."""
@@ -74,9 +79,9 @@ class BareInstance:
         wait_until(is_there, what=f"{workload_id} to be {state} in attempt {attempt}", timeout_s=60)
 
 
-def bare_instance(folder: Path) -> BareInstance:
+def bare_instance(folder: Path, *, has_gateway: bool = False) -> BareInstance:
     """Return an instance in a folder that is not up yet."""
     settings = Settings(home=folder, gateway_port=free_port(), dashboard_port=free_port(), gcs_port=free_port())
     folder.mkdir()
     migrate(settings.store_url)
-    return BareInstance(settings)
+    return BareInstance(settings, has_gateway)

@@ -258,6 +258,7 @@ def test_down_leaves_no_process_and_no_port_and_up_brings_back_what_was_deployed
 ) -> None:
     assert "stopped" in instance.run("down").stdout
     assert owned(instance.settings.home) == []
+    assert not (instance.settings.home / "gcs").exists()
     settings = instance.settings
     for port in (settings.gateway_port, settings.dashboard_port, settings.gcs_port, settings.mlflow_port):
         assert port_owner(port) is None
@@ -284,5 +285,5 @@ def test_undeploy_stops_the_engine_and_the_model_is_gone_from_the_list(
     assert refused.value.status_code == 503
 
 
-def test_up_starts_a_fresh_cluster_after_kill_9_of_its_control_store(instance: Instance) -> None:
+def test_up_brings_the_cluster_back_after_kill_9_of_its_control_store(instance: Instance) -> None:
     kill_and_heal(instance, "gcs_server")
