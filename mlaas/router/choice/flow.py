@@ -67,7 +67,10 @@ class _Past:
         if failure.kind is not FailureKind.REFUSED:
             self.receivers.add(str(attempt.target))
         self.last = failure
-        self.reason = f"{attempt.target} failed: {failure.code}"
+        if failure.kind is FailureKind.UNFIT and failure.param is not None:
+            self.reason = f"{attempt.target} cannot take {failure.param!r}"
+        else:
+            self.reason = f"{attempt.target} failed: {failure.code}"
 
     def forget(self, *, now_s: float) -> None:
         """Let addresses be asked again whose time has come."""
