@@ -299,8 +299,11 @@ async def test_the_routes(service):
     assert routes["POST"].pattern.fullmatch(f"{path}/cancel").groups() == (given["id"],)
     request = Request(principal=ADA, path=routes["GET"].pattern.fullmatch(path).groups())
     assert orjson.loads((await routes["GET"].handler(request)).body) == given
-    with pytest.raises(FieldError, match="stream"):
-        await routes["GET"].handler(replace(request, query={"stream": "true"}))
+    again = await routes["GET"].handler(replace(request, query={"stream": "true", "starting_after": "0"}))
+    events = [orjson.loads(payload) for payload in split_events(again.body)]
+    assert (events[0]["sequence_number"], events[-1]["response"]) == (1, given)
+    with pytest.raises(FieldError, match="starting_after"):
+        await routes["GET"].handler(replace(request, query={"stream": "true", "starting_after": "x"}))
     with pytest.raises(InvalidRequest):
         await routes["POST"].handler(request)
     assert orjson.loads((await routes["DELETE"].handler(request)).body)["deleted"] is True
