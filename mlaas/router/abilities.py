@@ -8,6 +8,9 @@ from mlaas.router.config import CapabilityConfig, RouterConfig
 from mlaas.router.types import Target
 
 _MAX_KEPT = 4096
+_FEATURES = {"json_schema": "schema"}
+"""By the file's name of a feature: ours, where the two differ."""
+_BOUNDS = {"context", "max_output"}
 _CHECKED = (Operation.CHAT, Operation.COMPLETION)
 
 
@@ -48,10 +51,5 @@ def _override(known: Capabilities, own: CapabilityConfig) -> Capabilities:
         known,
         context_tokens=own.context,
         max_output_tokens=own.max_output,
-        features={
-            "tools": own.tools,
-            "vision": own.vision,
-            "schema": own.json_schema,
-            "reasoning": own.reasoning,
-        },
+        features={_FEATURES.get(name, name): can for name, can in own.model_dump(exclude=_BOUNDS).items()},
     )

@@ -237,6 +237,22 @@ class CapabilityConfig(Strict):
     """Whether it keeps to a JSON schema."""
     reasoning: bool | None = None
     """Whether `reasoning_effort` means something to it."""
+    json_object: bool | None = None
+    """Whether it answers in JSON without a schema."""
+    sampling: bool | None = None
+    """Whether it takes `temperature` and `top_p`, while it reasons too."""
+    penalties: bool | None = None
+    """Whether it takes `presence_penalty` and `frequency_penalty`, while it reasons too."""
+    logprobs: bool | None = None
+    """Whether it tells the log probabilities of its tokens."""
+    choices: bool | None = None
+    """Whether it writes several answers, `n`."""
+    seed: bool | None = None
+    """Whether it takes a `seed`."""
+    stop: bool | None = None
+    """Whether it takes stop sequences."""
+    logit_bias: bool | None = None
+    """Whether it takes a `logit_bias`."""
 
 
 class AdmissionConfig(Strict):
