@@ -93,6 +93,7 @@ _MODELS: Final[dict[str, dict[str, Capabilities]]] = {
         "o1-mini": _model(128_000, 65_536, f"{_SAMPLED} tools schema vision reasoning"),
         "o1-preview": _model(128_000, 32_768, f"{_SAMPLED} tools schema vision reasoning"),
         "o3": _model(200_000, 100_000, f"{_SAMPLED} stop"),
+        "o3-mini": _model(200_000, 100_000, f"{_SAMPLED} vision"),
         "o4-mini": _model(200_000, 100_000, f"{_SAMPLED} stop"),
         "gpt-4.1": _model(1_047_576, 32_768, "reasoning"),
         "gpt-4o": _model(128_000, 16_384, "reasoning"),
@@ -149,9 +150,9 @@ _MODELS: Final[dict[str, dict[str, Capabilities]]] = {
         "grok-4-fast": _model(2_000_000, lacks="logit_bias", reasoning=_GROK),
         "grok-4-1-fast": _model(2_000_000, lacks="logit_bias", reasoning=_GROK),
         "grok-4": _model(256_000, lacks=f"logit_bias reasoning {_GROK}"),
-        "grok-code-fast": _model(256_000, lacks="logit_bias", reasoning=_GROK, reasons=True),
+        "grok-code-fast": _model(256_000, lacks="logit_bias vision", reasoning=_GROK, reasons=True),
         "grok-build": _model(256_000, lacks="logit_bias", reasoning=_GROK, reasons=True),
-        "grok-3": _model(131_072, lacks="logit_bias"),
+        "grok-3": _model(131_072, lacks="logit_bias vision"),
     },
 }
 
