@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 Location = tuple[int | str, ...]
 Place = Callable[[Location], str]
 """Returns where in which file a location is."""
+_SECRET: Final = re.compile("key|env|token|secret|password", re.IGNORECASE)
+"""Places whose values are not shown."""
 _WANTED: Final = {
     "tuple_type": "must be a list, such as [a, b]",
     "list_type": "must be a list, such as [a, b]",
@@ -124,7 +127,7 @@ def reason_of(error: Mapping[str, Any], section: type[BaseModel]) -> str:
         return wanted
     reason = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")
-    is_shown = isinstance(given, str | int | float) and "key" not in str(error["loc"][-1:])
+    is_shown = isinstance(given, str | int | float) and not _SECRET.search(".".join(map(str, error["loc"])))
     return f"{reason}, not {repr(given)[:60]}" if is_shown and reason.startswith("Input should") else reason
 
 
