@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
@@ -85,13 +86,35 @@ def list_jobs(settings: Settings) -> Sequence[Job]:
     Raises:
         PlatformError: the cluster or the store does not answer.
     """
+    repository = _repository(settings)
+    known = {job.id: job for job in repository.list()}
     present = {info.submission_id: info for info in _client(settings).list_jobs() if info.submission_id}
-    for info in present.values():
-        _record(settings, info)
-    for job in _repository(settings).list():
-        if job.status not in ENDED and job.id not in present:
-            _repository(settings).put(_lost(job))
-    return _repository(settings).list()
+    for job_id, info in present.items():
+        if job_id not in known or known[job_id].status not in ENDED:
+            known[job_id] = _record(settings, info)
+    unfinished = [job for job in known.values() if job.status not in ENDED]
+    nodes = _live_nodes(settings) if unfinished else set()
+    for job in unfinished:
+        # A head that was lost and is back lists what died with it as running, on a node that is gone.
+        if job.id not in present or present[job.id].driver_node_id not in {None, *nodes}:
+            repository.put(_lost(job))
+    return repository.list()
+
+
+def _live_nodes(settings: Settings) -> set[str]:
+    """Return Ray's ids of the nodes that are up.
+
+    Raises:
+        PlatformError: the cluster does not answer.
+    """
+    query = {"filter_keys": "state", "filter_predicates": "=", "filter_values": "ALIVE"}
+    try:
+        answer = httpx.get(f"{settings.dashboard_url}/api/v0/nodes", params=query, headers=token_header(), timeout=10.0)
+        answer.raise_for_status()
+        return {node["node_id"] for node in answer.json()["data"]["result"]["result"]}
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        text = f"the cluster at {settings.dashboard_url} does not say which nodes it has: {error!r}"
+        raise PlatformError("cluster_unavailable", text) from error
 
 
 def _record(settings: Settings, info: Any) -> Job:
@@ -112,7 +135,7 @@ def _lost(job: Job) -> Job:
         id=job.id,
         entrypoint=job.entrypoint,
         status="FAILED",
-        message="the cluster that ran it is gone; submit it again: a training run resumes at its last checkpoint",
+        message="the head that ran it is gone; submit it again: a training run resumes at its last checkpoint",
         submitted_at=job.submitted_at,
         finished_at=datetime.now(UTC),
     )

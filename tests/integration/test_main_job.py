@@ -285,5 +285,17 @@ def test_undeploy_stops_the_engine_and_the_model_is_gone_from_the_list(
     assert refused.value.status_code == 503
 
 
-def test_up_brings_the_cluster_back_after_kill_9_of_its_control_store(instance: Instance) -> None:
+def test_up_brings_the_cluster_back_after_kill_9_of_its_control_store_and_what_died_with_it_is_not_called_running(
+    instance: Instance,
+) -> None:
+    ray = Path(sys.executable).parent / "ray"
+    command = [ray, "job", "submit", "--no-wait", "--address", instance.settings.dashboard_url, "--", "sleep", "600"]
+    subprocess.run(command, env=instance.env, check=True, timeout=60, capture_output=True)
+
+    def newest() -> dict[str, str]:
+        return json.loads(instance.run("jobs", "--json").stdout)[0]
+
+    wait_until(lambda: newest()["status"] == "RUNNING", what="the job to run")
     kill_and_heal(instance, "gcs_server")
+    assert newest()["status"] == "FAILED"
+    assert "the head that ran it is gone" in newest()["message"]
