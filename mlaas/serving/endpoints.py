@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import ray
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray.exceptions import RayError
 
 from mlaas.errors import PlatformError
@@ -158,5 +159,7 @@ def connect() -> Any:
         get_if_exists=True,
         max_restarts=-1,
         num_cpus=0,
+        # An actor on a node that the autoscaler brought would keep it there for good.
+        resources={HEAD_NODE_RESOURCE_NAME: 0.001},
     )
     return actor.remote()
