@@ -81,19 +81,26 @@ class Head:
         temp_dir = ray_temp_dir(settings)
         _prune_sessions(temp_dir)
         autoscaling = [f"--autoscaling-config={BOOTSTRAP_CONFIG}"] if BOOTSTRAP_CONFIG.exists() else []
-        start_ray(
-            settings,
-            f"127.0.0.1:{settings.gcs_port}",
-            "--head",
-            f"--port={settings.gcs_port}",
-            "--dashboard-host=127.0.0.1",
-            f"--dashboard-port={settings.dashboard_port}",
-            f"--ray-client-server-port={free_port()}",
-            f"--num-cpus={max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)}",
-            f"--temp-dir={temp_dir}",
-            *autoscaling,
-            environment=_durable_environment(settings) if self._is_durable else {},
-        )
+        follows = self._is_durable and _control_store(settings).exists()
+        try:
+            start_ray(
+                settings,
+                f"127.0.0.1:{settings.gcs_port}",
+                "--head",
+                f"--port={settings.gcs_port}",
+                "--dashboard-host=127.0.0.1",
+                f"--dashboard-port={settings.dashboard_port}",
+                f"--ray-client-server-port={free_port()}",
+                f"--num-cpus={max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)}",
+                f"--temp-dir={temp_dir}",
+                *autoscaling,
+                environment=_durable_environment(settings) if self._is_durable else {},
+            )
+        except PlatformError as error:
+            if not follows:
+                raise
+            way_out = f"if it is what the head before left in {_control_store(settings)}: `mlaas down`, then `mlaas up`"
+            raise PlatformError(error.code, f"{error.message}\n{way_out}") from error
 
 
 def forget(settings: Settings) -> None:
