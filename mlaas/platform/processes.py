@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -19,6 +20,10 @@ from mlaas.errors import Conflict
 
 INSTANCE_MARK = "MLAAS_INSTANCE"
 PART_MARK = "MLAAS_PART"
+RELEASE_S = 5.0
+"""How long the kernel may take to close the sockets of a process that was killed."""
+_LOOK_S = 0.05
+_UNKNOWN_OWNER = "a process of another user"
 
 
 def instance_id(home: Path) -> str:
@@ -84,19 +89,22 @@ def port_owner(port: int) -> str | None:
     for connection in psutil.net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
             if connection.pid is None:
-                return "a process of another user"
+                return _UNKNOWN_OWNER
             return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return None
 
 
 def require_free_port(port: int, *, variable: str) -> None:
-    """Check that a port can be listened on.
+    """Check that a port can be listened on. A process that was just killed has a moment to let go of it.
 
     Raises:
         Conflict: the port is taken; names the process and the variable that chooses another port.
     """
-    if owner := port_owner(port):
-        raise Conflict("port_taken", f"port {port} is taken by {owner}: stop it, or set {variable} to a free port")
+    deadline_s = time.monotonic() + RELEASE_S
+    while owner := port_owner(port):
+        if owner != _UNKNOWN_OWNER or time.monotonic() > deadline_s:
+            raise Conflict("port_taken", f"port {port} is taken by {owner}: stop it, or set {variable} to a free port")
+        time.sleep(_LOOK_S)
 
 
 def free_port() -> int:
