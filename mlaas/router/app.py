@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 import traceback
-import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -17,6 +15,7 @@ from mlaas.auth.types import Principal
 from mlaas.errors import LimitExceeded, MlaasError, NotFound
 from mlaas.observability.tracing import RequestTrace, Tracing
 from mlaas.providers.base import Call, Failure, FailureKind, Operation, ProviderFailed
+from mlaas.router.alarms import Alarms
 from mlaas.router.asgi import Headers, Receive, Scope, Send, describe, header, send_failure, send_result
 from mlaas.router.caches.exact import HEADER as CACHE_HEADER
 from mlaas.router.caches.exact import is_bypassed
@@ -24,7 +23,7 @@ from mlaas.router.dialects.base import Dialect
 from mlaas.router.dialects.build import DIALECTS
 from mlaas.router.exchange import TRACE
 from mlaas.router.gate import Gate
-from mlaas.router.record import RequestRecord
+from mlaas.router.record import RequestRecord, new_id
 from mlaas.router.reply import HttpReply, Reply
 from mlaas.router.request import ClientGone, forwarded_headers, parse_call, read_body
 from mlaas.router.routes import Request, Route
@@ -33,7 +32,6 @@ _CALLS = {f"/v1/{operation.value}": DIALECTS[operation] for operation in Operati
 _ANTHROPIC = "/v1/messages"
 _MAX_REQUEST_ID = 128
 _WATCH_AFTER_S = 0.05
-"""Whether a caller is still there is not asked of a request that is over sooner: the question has its price."""
 _INTERNAL = Failure(
     kind=FailureKind.FAILED,
     status=500,
@@ -72,6 +70,7 @@ class GatewayApp:
         record: takes what each request was, at its end.
         routes: everything that is not a call to a model.
         tracing: None where nobody collects traces.
+        patience: whether a caller is still there is not asked of a request that is over sooner: that has its price.
     """
 
     calls: Calls
@@ -79,14 +78,13 @@ class GatewayApp:
     record: Callable[[RequestRecord], None]
     routes: Sequence[Route]
     tracing: Tracing | None = None
+    patience: Alarms = field(default_factory=lambda: Alarms(_WATCH_AFTER_S))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         began_s = time.perf_counter()
         path = scope["path"]
-        record = RequestRecord(
-            id=f"{random.getrandbits(128):032x}", request_id=_request_id(scope), at_s=time.time(), route=path[:256]
-        )
+        record = RequestRecord(id=new_id(), request_id=_request_id(scope), at_s=time.time(), route=path[:256])
         dialect = _CALLS.get(path)
         trace = self._begin_trace(scope) if self.tracing is not None and dialect is not None else None
         try:
@@ -130,11 +128,19 @@ class GatewayApp:
         call = parse_call(dialect, await read_body(scope, receive), forwarded_headers(scope))
         record.model, record.is_stream = call.model[:300], call.is_stream
         is_fresh = is_bypassed(header(scope, CACHE_HEADER))
-        work = self.calls.answer(call, principal, HttpReply(send), record, is_fresh=is_fresh)
+        caller = _Presence(receive)
+        alarm = self.patience.set(caller.watch)
         try:
-            await _until_disconnect(receive, work)
+            await self.calls.answer(call, principal, HttpReply(send), record, is_fresh=is_fresh)
         except LimitExceeded as error:
             await _refuse(send, describe(error), record, scope["path"], self.calls.limit_headers(principal))
+        except asyncio.CancelledError:
+            if caller.is_why():
+                raise ClientGone from None
+            raise
+        finally:
+            self.patience.call_off(alarm)
+            caller.end()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
         path, method = scope["path"], scope["method"]
@@ -164,39 +170,36 @@ class GatewayApp:
         await send_result(send, result.status, result.body, result.content_type, result.headers)
 
 
-async def _until_disconnect(receive: Receive, work: Awaitable[None]) -> None:
-    """Await `work`, and cancel it as soon as the caller leaves.
+class _Presence:
+    """Whether the caller of a request is still there: once told to `watch`, cancels its task when he leaves."""
 
-    Raises:
-        ClientGone: the caller has left.
-    """
-    task = asyncio.current_task()
-    is_gone = is_over = False
-    watch: asyncio.Task[None] | None = None
+    __slots__ = ("_is_gone", "_receive", "_task", "_watcher")
 
-    def leave(done: asyncio.Task[None]) -> None:
-        nonlocal is_gone
-        if not (is_over or done.cancelled()) and task is not None:
-            is_gone = True
-            task.cancel()
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self._is_gone = False
 
-    def begin() -> None:
-        nonlocal watch
-        watch = asyncio.create_task(_disconnected(receive))
-        watch.add_done_callback(leave)
+    def watch(self) -> None:
+        """Cancel the task as soon as the caller leaves."""
+        self._watcher = asyncio.create_task(_disconnected(self._receive))
+        self._watcher.add_done_callback(self._leave)
 
-    timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, begin)
-    try:
-        await work
-    except asyncio.CancelledError:
-        if is_gone and task is not None and task.uncancel() == 0:
-            raise ClientGone from None
-        raise
-    finally:
-        is_over = True
-        timer.cancel()
-        if watch is not None:
-            watch.cancel()
+    def end(self) -> None:
+        """Stop watching."""
+        if self._watcher is not None:
+            self._watcher.remove_done_callback(self._leave)
+            self._watcher.cancel()
+
+    def is_why(self) -> bool:
+        """Tell of a task that was cancelled whether that was for this reason alone; ask once."""
+        return self._is_gone and self._task is not None and self._task.uncancel() == 0
+
+    def _leave(self, watcher: asyncio.Task[None]) -> None:
+        if not watcher.cancelled() and self._task is not None:
+            self._is_gone = True
+            self._task.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -236,4 +239,4 @@ def _join(methods: Sequence[str]) -> bytes:
 def _request_id(scope: Scope) -> str:
     """Return the caller's or the ingress's id of the request, so that all logs agree on it."""
     given = header(scope, b"x-request-id")
-    return str(given[:_MAX_REQUEST_ID], "latin-1") if given else uuid.uuid4().hex
+    return str(given[:_MAX_REQUEST_ID], "latin-1") if given else new_id()

@@ -11,6 +11,7 @@ from mlaas.observability.metrics import Metrics
 from mlaas.providers.base import Call
 from mlaas.providers.vllm import LOCAL
 from mlaas.router.abilities import Abilities
+from mlaas.router.alarms import Alarms
 from mlaas.router.asgi import Headers
 from mlaas.router.caches.answering import Caching
 from mlaas.router.caches.exact import ExactCache
@@ -127,7 +128,7 @@ class RouterCalls:
                 exact=self._cache,
                 semantic=self._semantic_cache,
             ),
-            total_s=config.timeouts.total_s,
+            time_limits=Alarms(config.timeouts.total_s),
         )
 
     async def answer(

@@ -14,6 +14,7 @@ import orjson
 from mlaas.auth.types import KeyLimits, Principal
 from mlaas.errors import MlaasError, PermissionDenied
 from mlaas.providers.base import Call, Failure, FailureKind, Operation, ProviderFailed
+from mlaas.router.alarms import Alarms, TimeLimit
 from mlaas.router.asgi import Headers
 from mlaas.router.caches.answering import Caching
 from mlaas.router.caches.exact import HEADER as CACHE_HEADER
@@ -26,7 +27,7 @@ from mlaas.router.dialects.build import DIALECTS
 from mlaas.router.estimate import estimate_input_tokens
 from mlaas.router.exchange import Exchange, World
 from mlaas.router.money.billing import Billing
-from mlaas.router.need import needs_of
+from mlaas.router.need import extent_of, needs_of
 from mlaas.router.record import RequestRecord
 from mlaas.router.reply import MemoryReply, Reply
 from mlaas.router.types import Route, RoutingPolicy, targets_of
@@ -46,14 +47,14 @@ class Dispatcher:
         world: live state, connections, bounds.
         billing: limits and prices.
         caching: of the aliases that have a cache.
-        total_s: how long one request may take in all.
+        time_limits: ring when one request has taken as long as it may in all.
     """
 
     catalog: Catalog
     world: World
     billing: Billing
     caching: Caching
-    total_s: float
+    time_limits: Alarms
 
     async def answer(
         self, call: Call, principal: Principal, reply: Reply, record: RequestRecord, *, is_fresh: bool = False
@@ -79,15 +80,16 @@ class Dispatcher:
             message = f"this API key may not use model {call.model[:300]!r}; it may use: {', '.join(allowed)}"
             raise PermissionDenied("model_not_allowed", message)
 
+        if call.model not in self.caching.configs:
+            await self._ask(call, principal, reply, record, _UNCACHED)
+            return
+
         async def ask(reply: Reply, headers: Headers) -> None:
             await self._ask(call, principal, reply, record, headers)
 
-        if call.model in self.caching.configs:
-            embed = partial(self._embedder, replace(principal, limits=KeyLimits()), record)
-            tenant = principal.tenant
-            await self.caching.answer(call, tenant, reply, record, is_fresh=is_fresh, ask=ask, embed=embed)
-        else:
-            await self._ask(call, principal, reply, record, _UNCACHED)
+        embed = partial(self._embedder, replace(principal, limits=KeyLimits()), record)
+        tenant = principal.tenant
+        await self.caching.answer(call, tenant, reply, record, is_fresh=is_fresh, ask=ask, embed=embed)
 
     async def _ask(
         self, call: Call, principal: Principal, reply: Reply, record: RequestRecord, headers: Headers
@@ -112,13 +114,22 @@ class Dispatcher:
         if route.is_alias:
             record.policy = route.policy.value
         num_answers = 2 if route.hedge_after_s is not None else 1
-        bill = await self.billing.open(call, principal, targets_of(route), at_s=record.at_s, num_answers=num_answers)
+        extent = extent_of(call)
+        bill = await self.billing.open(
+            call, principal, targets_of(route), extent=extent, at_s=record.at_s, num_answers=num_answers
+        )
         exchange = Exchange(
             world=self.world,
             call=call,
             dialect=DIALECTS[call.operation],
             route=route,
-            need=needs_of(call, route, has_budget=bill.has_budget, droppable=self.world.fitter.droppable(route.model)),
+            need=needs_of(
+                call,
+                route,
+                extent=extent,
+                has_budget=bill.has_budget,
+                droppable=self.world.fitter.droppable(route.model),
+            ),
             principal=principal,
             bill=bill,
             reply=reply,
@@ -129,10 +140,10 @@ class Dispatcher:
             headers=[*headers, *self.billing.headers(principal)],
         )
         try:
-            async with asyncio.timeout(self.total_s):
+            with TimeLimit(self.time_limits):
                 await exchange.run()
         except TimeoutError:
-            failure = _too_long(self.total_s)
+            failure = _too_long(self.time_limits.delay_s)
             if record.status != 200:
                 raise ProviderFailed(failure) from None
             record.error = failure.code

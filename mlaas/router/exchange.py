@@ -63,7 +63,8 @@ class _Begun:
     fitted: Fitted
     at_s: float
     answer: Whole | Stream
-    places: AsyncExitStack
+    places: AsyncExitStack | None = None
+    """The places at local models that it holds."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -162,56 +163,63 @@ class Exchange:
         Raises:
             ProviderFailed: it failed.
         """
-        world, target, origin = self.world, attempt.target, attempt.origin
-        fitted = world.fitter.fit(
+        fitted = self.world.fitter.fit(
             self.call,
-            target,
+            attempt.target,
             alias=self.route.model,
             dialect=self.dialect,
             max_output_tokens=self.bill.max_output_tokens,
         )
+        if attempt.target.provider != LOCAL:
+            return await self._ask(attempt, fitted)
         async with AsyncExitStack() as places:
-            if target.provider == LOCAL:
-                attempt = await self._enter(attempt, places)
-                origin = attempt.origin
-            now_s = time.monotonic()
-            if attempt.is_retry:
-                world.retries.spend(now_s=now_s)
-            previous = self.record.target if self.record.num_attempts else None
-            self.record.num_attempts += 1
-            self.record.target, self.record.reason = str(target), attempt.reason
-            span = self._begin_span(attempt)
-            world.fleet.sent(origin, now_s=now_s, target=target, blocks=self.blocks)
-            sign, failure, rest = Sign.UNKNOWN, None, None
-            begun: _Begun | None = None
-            try:
-                answer = await open_answer(
-                    fitted.asked,
-                    fitted.sent,
-                    attempt,
-                    provider=fitted.provider,
-                    dialect=self.dialect,
-                    egress=world.egress,
-                    request=_with_headers(fitted.request, world.fleet.authorization(origin), span),
-                )
-            except ProviderFailed as error:
-                failure = error.failure
-                sign = sign_of(failure.kind)
-                # Of several keys the one that was refused rests, and not the provider: the next one is asked at once.
-                is_of_key = world.fitter.report(fitted, failure)
-                rest = None if is_of_key else failure
-                if not is_of_key or not world.fitter.has_key(target.provider):
-                    raise
-            else:
-                begun = _Begun(attempt=attempt, fitted=fitted, at_s=now_s, answer=answer, places=places.pop_all())
-                return begun
-            finally:
-                if begun is None:
-                    world.fleet.ended(origin, sign, now_s=time.monotonic(), target=target, failure=rest)
-                outcome = "ok" if begun is not None else failure.kind.value if failure is not None else "cancelled"
-                if span is not None:
-                    span.end(failure=None if begun is not None else outcome)
-                world.metrics.count_attempt(str(target), outcome=outcome, previous=previous)
+            begun = await self._ask(await self._enter(attempt, places), fitted)
+            begun.places = places.pop_all()
+            return begun
+
+    async def _ask(self, attempt: Attempt, fitted: Fitted) -> _Begun:
+        """Send a request and wait for its first bytes, with all the accounting of an attempt.
+
+        Raises:
+            ProviderFailed: it failed.
+        """
+        world, record, target, origin = self.world, self.record, attempt.target, attempt.origin
+        now_s = time.monotonic()
+        if attempt.is_retry:
+            world.retries.spend(now_s=now_s)
+        name = str(target)
+        previous = record.target if record.num_attempts else None
+        record.num_attempts += 1
+        record.target, record.reason = name, attempt.reason
+        span = self._begin_span(attempt)
+        world.fleet.sent(origin, now_s=now_s, target=target, blocks=self.blocks)
+        outcome, sign, rest = "cancelled", Sign.UNKNOWN, None
+        is_begun = False
+        try:
+            answer = await open_answer(
+                fitted.asked,
+                fitted.sent,
+                attempt,
+                provider=fitted.provider,
+                dialect=self.dialect,
+                egress=world.egress,
+                request=_with_headers(fitted.request, world.fleet.authorization(origin), span),
+            )
+            is_begun = True
+            return _Begun(attempt=attempt, fitted=fitted, at_s=now_s, answer=answer)
+        except ProviderFailed as error:
+            outcome, sign = error.failure.kind.value, sign_of(error.failure.kind)
+            # Of several keys the one that was refused rests, and not the provider: the next one is asked at once.
+            is_of_key = world.fitter.report(fitted, error.failure)
+            rest = None if is_of_key else error.failure
+            if not is_of_key or not world.fitter.has_key(target.provider):
+                raise
+        finally:
+            if not is_begun:
+                world.fleet.ended(origin, sign, now_s=time.monotonic(), target=target, failure=rest)
+            if span is not None:
+                span.end(failure=None if is_begun else outcome)
+            world.metrics.count_attempt(name, outcome="ok" if is_begun else outcome, previous=previous)
         return await self._begin(attempt)
 
     async def _enter(self, attempt: Attempt, places: AsyncExitStack) -> Attempt:
@@ -296,7 +304,8 @@ class Exchange:
         if isinstance(begun.answer, Stream):
             begun.answer.close()
         self.world.fleet.ended(attempt.origin, sign, now_s=time.monotonic(), target=attempt.target)
-        await begun.places.aclose()
+        if begun.places is not None:
+            await begun.places.aclose()
 
     def _headers(self, begun: _Begun, cost_usd: Decimal | None) -> Headers:
         attempt, target = begun.attempt, begun.attempt.target

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from mlaas.router.asgi import Headers, describe
 from mlaas.router.batches.executor import Performed
 from mlaas.router.calls import RouterCalls
 from mlaas.router.dialects.build import DIALECTS
-from mlaas.router.record import RequestRecord
+from mlaas.router.record import RequestRecord, new_id
 from mlaas.router.reply import MemoryReply, Reply
 from mlaas.router.request import parse_call
 from mlaas.router.responses.service import ResponseService
@@ -68,7 +67,7 @@ class Front:
 
     async def perform(self, operation: Operation, body: bytes, *, key_id: str, tenant: str) -> Performed:
         """Return what a caller with this key would get, errors too."""
-        dialect, reply, request_id = DIALECTS[operation], MemoryReply(), uuid.uuid4().hex
+        dialect, reply, request_id = DIALECTS[operation], MemoryReply(), new_id()
         try:
             principal, call = self.find_principal(key_id), parse_call(dialect, body, {})
 
@@ -95,8 +94,8 @@ class Front:
         """Answer a call as a request of its own."""
         began_s = time.perf_counter()
         record = RequestRecord(
-            id=uuid.uuid4().hex,
-            request_id=request_id or uuid.uuid4().hex,
+            id=new_id(),
+            request_id=request_id or new_id(),
             at_s=time.time(),
             route=f"/v1/{call.operation.value}",
             operation=call.operation.value,

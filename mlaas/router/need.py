@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -19,11 +20,15 @@ DEFAULT_OUTPUT_TOKENS: Final = 256
 """Expected length of an answer whose request sets no bound."""
 
 _IMAGE_TYPES = ("image_url", "input_image", "image")
-_FEATURE_FIELDS = {
-    "tools": ("tools",),
-    "schema": ("response_format", "text", "output_config"),
-    "reasoning": ("reasoning_effort", "reasoning", "thinking"),
-}
+_FEATURE_BY_FIELD = (
+    ("tools", "tools"),
+    ("response_format", "schema"),
+    ("text", "schema"),
+    ("output_config", "schema"),
+    ("reasoning_effort", "reasoning"),
+    ("reasoning", "reasoning"),
+    ("thinking", "reasoning"),
+)
 _BY_TASK = (RoutingPolicy.AUTO, RoutingPolicy.BALANCED)
 _OUTPUT_FIELDS = {
     Operation.CHAT: ("max_completion_tokens", "max_tokens"),
@@ -35,23 +40,52 @@ _OUTPUT_FIELDS = {
 _CHOICE_FIELDS = ("n", "best_of")
 
 
-def expected_input_tokens(call: Call) -> int:
-    """Return about how many tokens the prompt has; 0 only of an empty one."""
-    num_images, num_bytes = _measure(call)
-    return num_bytes // BYTES_PER_TOKEN + num_images * IMAGE_TOKENS
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extent:
+    """How long a request's prompt is, and how long its answer may get.
+
+    Attributes:
+        num_bytes: of the request, its images left out.
+        num_images: in its messages.
+        asked_output_tokens: the bound that the caller set on what is written, over all choices; None: none.
+    """
+
+    num_bytes: int
+    num_images: int
+    asked_output_tokens: int | None
+
+    @property
+    def input_tokens(self) -> int:
+        """About how many tokens the prompt has; 0 only of an empty one."""
+        return self.num_bytes // BYTES_PER_TOKEN + self.num_images * IMAGE_TOKENS
+
+    @property
+    def most_input_tokens(self) -> int:
+        """What the prompt does not exceed: no tokenizer in use makes more tokens than bytes."""
+        return self.num_bytes + self.num_images * IMAGE_TOKENS
+
+    @property
+    def output_tokens(self) -> int:
+        """About how many tokens the answer will have."""
+        return DEFAULT_OUTPUT_TOKENS if self.asked_output_tokens is None else self.asked_output_tokens
 
 
-def most_input_tokens(call: Call) -> int:
-    """Return a number of tokens that the prompt does not exceed: no tokenizer in use makes more tokens than bytes."""
-    num_images, num_bytes = _measure(call)
-    return num_bytes + num_images * IMAGE_TOKENS
+def extent_of(call: Call) -> Extent:
+    """Return how long a request is. It is read once for each, and handed to all who ask."""
+    images = list(_images(call.fields.get("messages") or call.fields.get("input")))
+    return Extent(
+        num_bytes=max(0, len(call.body) - sum(map(_longest_text, images))) if images else len(call.body),
+        num_images=len(images),
+        asked_output_tokens=asked_output_tokens(call),
+    )
 
 
 def asked_output_tokens(call: Call) -> int | None:
     """Return the bound that the caller set on what is written, over all choices; None when it set none."""
-    if call.operation not in _OUTPUT_FIELDS:
+    names = _OUTPUT_FIELDS.get(call.operation)
+    if names is None:
         return 0
-    bounds = [bound for name in output_fields(call) if type(bound := call.fields.get(name)) is int]
+    bounds = [bound for name in names if type(bound := call.fields.get(name)) is int]
     return max(0, *bounds) * num_choices(call) if bounds else None
 
 
@@ -66,38 +100,35 @@ def output_fields(call: Call) -> tuple[str, ...]:
     return tuple(name for name in names if call.fields.get(name) is not None) or names[:1]
 
 
-def needs_of(call: Call, route: Route, *, has_budget: bool, droppable: Collection[str] = ()) -> Need:
+def needs_of(call: Call, route: Route, *, extent: Extent, has_budget: bool, droppable: Collection[str] = ()) -> Need:
     """Return what a request asks of the targets of its route; nothing is read where there is no choice.
 
     Args:
         call: the request.
         route: its model's.
+        extent: the request's.
         has_budget: whether its key may still spend.
         droppable: fields that may be left out where they cannot be honoured: nobody need have what they ask for.
     """
     if not route.is_alias:
         return NO_NEED
-    asked = asked_output_tokens(call)
     return Need(
         task=classify(call.fields) if route.policy in _BY_TASK else "",
-        input_tokens=expected_input_tokens(call),
-        output_tokens=DEFAULT_OUTPUT_TOKENS if asked is None else asked,
-        features=needed_features(call, droppable),
+        input_tokens=extent.input_tokens,
+        output_tokens=extent.output_tokens,
+        features=_needed_features(call.fields, droppable, has_images=extent.num_images > 0),
         has_budget=has_budget,
     )
 
 
-def needed_features(call: Call, droppable: Collection[str] = ()) -> tuple[str, ...]:
-    """Return what the target must be able to do: tools, vision, schema, reasoning."""
-    fields = call.fields
-    features = [
+def _needed_features(fields: Mapping[str, Any], droppable: Collection[str], *, has_images: bool) -> tuple[str, ...]:
+    """Return what the target must be able to do: tools, schema, reasoning, vision."""
+    needed = dict.fromkeys(
         feature
-        for feature, names in _FEATURE_FIELDS.items()
-        if any(_asks_for(feature, fields.get(name)) and name not in droppable for name in names)
-    ]
-    if any(True for _ in _images(fields.get("messages") or fields.get("input"))):
-        features.append("vision")
-    return tuple(features)
+        for name, feature in _FEATURE_BY_FIELD
+        if name in fields and name not in droppable and _asks_for(feature, fields[name])
+    )
+    return (*needed, "vision") if has_images else tuple(needed)
 
 
 def _asks_for(feature: str, value: Any) -> bool:
@@ -109,12 +140,6 @@ def _asks_for(feature: str, value: Any) -> bool:
     return bool(value) and value != "none"
 
 
-def _measure(call: Call) -> tuple[int, int]:
-    """Return the number of images, and the bytes of the request without them."""
-    images = list(_images(call.fields.get("messages") or call.fields.get("input")))
-    return len(images), max(0, len(call.body) - sum(map(_longest_text, images)))
-
-
 def _images(value: Any) -> Iterator[dict[str, Any]]:
     """Yield the images of messages; text is not looked into."""
     if isinstance(value, list):
@@ -122,8 +147,8 @@ def _images(value: Any) -> Iterator[dict[str, Any]]:
             if isinstance(each, dict):
                 if each.get("type") in _IMAGE_TYPES:
                     yield each
-                else:
-                    yield from _images(each.get("content"))
+                elif isinstance(content := each.get("content"), list):
+                    yield from _images(content)
 
 
 def _longest_text(value: Any) -> int:

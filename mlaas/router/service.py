@@ -50,6 +50,7 @@ from mlaas.store.responses import ResponseRepository
 from mlaas.store.usage import UsageRepository
 
 _REFRESH_S = 1.0
+_GC_THRESHOLD = 10_000
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +179,9 @@ class GatewayService:
         # What is there by now stays: no collection need look at it again.
         gc.collect()
         gc.freeze()
+        # A request's objects go with their last reference. The default of 700 looks for cycles several times a request
+        # when many are under way.
+        gc.set_threshold(_GC_THRESHOLD)
         self._loops = [
             asyncio.create_task(loop)
             for loop in (

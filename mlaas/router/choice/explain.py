@@ -23,7 +23,7 @@ from mlaas.router.choice.predict import (
 from mlaas.router.choice.prefixes import prompt_blocks
 from mlaas.router.dialects.build import DIALECTS
 from mlaas.router.fit import Fitter
-from mlaas.router.need import needs_of
+from mlaas.router.need import extent_of, needs_of
 from mlaas.router.types import Candidate, Decision, Need, RoutingPolicy, Snapshot, Target
 
 
@@ -71,7 +71,7 @@ def explain_call(call: Call, *, catalog: Catalog, fleet: Fleet, fitter: Fitter, 
         raise NotFound("no_route", f"model {call.model!r} is made of other models; ask for one of those")
     route = catalog.resolve(call.model, local_models=fleet.local_models)
     blocks = prompt_blocks(call.fields) if route.policy is RoutingPolicy.PREFIX_AFFINITY else ()
-    need = needs_of(call, route, has_budget=True, droppable=fitter.droppable(route.model))
+    need = needs_of(call, route, extent=extent_of(call), has_budget=True, droppable=fitter.droppable(route.model))
     told = explain(fleet.snapshot(route, call.operation, now_s=now_s, need=need, blocks=blocks))
     for each in told["candidates"]:
         each |= _fit(call, each["target"], route.model, catalog=catalog, fitter=fitter)

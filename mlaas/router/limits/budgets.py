@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_FLOOR, Decimal
 
 from mlaas.auth.types import BudgetPeriod
 
@@ -13,7 +14,7 @@ NANOS = Decimal(10**9)
 
 def to_nanos(usd: Decimal) -> int:
     """Return dollars as nano-dollars. A fraction of one counts whole, so that no sum is below the true one."""
-    return int((usd * NANOS).to_integral_value(ROUND_CEILING))
+    return math.ceil(usd * NANOS)
 
 
 def to_usd(nanos: int) -> Decimal:

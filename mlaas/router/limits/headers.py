@@ -32,8 +32,7 @@ def encode_duration(seconds: float) -> bytes:
     if 0 < millis < 1000:
         return b"%dms" % millis
     minutes, rest = divmod(millis, 60_000)
-    text = f"{rest / 1000:g}s"
-    return f"{minutes}m{text}".encode() if minutes else text.encode()
+    return b"%dm%gs" % (minutes, rest / 1000) if minutes else b"%gs" % (rest / 1000)
 
 
 def _encode(names: tuple[bytes, bytes, bytes], share: Share, now_s: float) -> list[tuple[bytes, bytes]]:

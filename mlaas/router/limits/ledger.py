@@ -6,6 +6,7 @@ import asyncio
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from mlaas.errors import Conflict, MlaasError, PlatformError
@@ -116,6 +117,7 @@ class Ledger:
         return [row for row in rows if row not in stored]
 
 
+@lru_cache(maxsize=4096)
 def shard_of(key_id: str, *, num_shards: int) -> int:
     """Return which shard serves a key: the same in every process."""
     return zlib.crc32(key_id.encode()) % num_shards

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -14,20 +14,14 @@ from mlaas.providers.base import Call, Usage
 from mlaas.providers.splice import set_member
 from mlaas.router.asgi import Headers
 from mlaas.router.limits.meter import Meter, Reservation
-from mlaas.router.money.prices import PriceBook
-from mlaas.router.need import (
-    DEFAULT_OUTPUT_TOKENS,
-    asked_output_tokens,
-    expected_input_tokens,
-    most_input_tokens,
-    num_choices,
-    output_fields,
-)
+from mlaas.router.money.prices import Bound, PriceBook
+from mlaas.router.need import Extent, extent_of, num_choices, output_fields
 from mlaas.router.types import Target
 
 MAX_OUTPUT_TOKENS = 128_000
 """Longest answer of a model whose own bound is not known."""
 _NOTHING = Decimal(0)
+_FREE = Bound(prompt_usd=_NOTHING, usd_per_output_token=_NOTHING)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,7 +63,14 @@ class Billing:
     meter: Meter
 
     async def open(
-        self, call: Call, principal: Principal, targets: Iterable[Target], *, at_s: float, num_answers: int = 1
+        self,
+        call: Call,
+        principal: Principal,
+        targets: Sequence[Target],
+        *,
+        extent: Extent,
+        at_s: float,
+        num_answers: int = 1,
     ) -> Bill:
         """Reserve what a request may use at the dearest of its targets.
 
@@ -77,6 +78,7 @@ class Billing:
             call: the request.
             principal: whose limits count.
             targets: everyone who might answer.
+            extent: the request's.
             at_s: wall clock.
             num_answers: how many of them may answer: two when one is asked beside another that is silent.
 
@@ -89,14 +91,14 @@ class Billing:
         bill = Bill(prices=self.prices, at_s=at_s, service_tier=tier if isinstance(tier, str) else "")
         if not principal.limits.is_metered:
             return bill
-        asked = asked_output_tokens(call)
-        input_tokens = expected_input_tokens(call)
-        output_tokens = DEFAULT_OUTPUT_TOKENS if asked is None else asked
         if principal.limits.budget_usd is not None:
-            await self._reserve_money(bill, call, principal, list(targets), asked, input_tokens, num_answers)
+            await self._reserve_money(bill, call, principal, targets, extent, num_answers)
         if bill.reservation is None:
             bill.reservation = await self.meter.reserve(
-                principal, input_tokens=input_tokens, output_tokens=output_tokens, cost_usd=_NOTHING
+                principal,
+                input_tokens=extent.input_tokens,
+                output_tokens=extent.output_tokens,
+                cost_usd=_NOTHING,
             )
         return bill
 
@@ -106,8 +108,7 @@ class Billing:
         call: Call,
         principal: Principal,
         targets: Sequence[Target],
-        asked: int | None,
-        input_tokens: int,
+        extent: Extent,
         num_answers: int,
     ) -> None:
         """Reserve with money as well; when there is none left, leave the bill to what costs nothing.
@@ -117,14 +118,15 @@ class Billing:
             BudgetExceeded: as in `open`.
             PlatformError: as in `open`.
         """
-        fixed, per_token = (num_answers * usd for usd in self._bound(call, targets, bill))
-        most_output = MAX_OUTPUT_TOKENS if asked is None else asked
+        bound = self._bound(targets, bill, input_tokens=extent.most_input_tokens)
+        fixed, per_token = num_answers * bound.prompt_usd, num_answers * bound.usd_per_output_token
+        asked = extent.asked_output_tokens
         try:
             bill.reservation = await self.meter.reserve(
                 principal,
-                input_tokens=input_tokens,
-                output_tokens=DEFAULT_OUTPUT_TOKENS if asked is None else asked,
-                cost_usd=fixed + per_token * most_output,
+                input_tokens=extent.input_tokens,
+                output_tokens=extent.output_tokens,
+                cost_usd=fixed + per_token * (MAX_OUTPUT_TOKENS if asked is None else asked),
                 fixed_usd=fixed,
                 usd_per_output_token=per_token or None,
             )
@@ -150,24 +152,17 @@ class Billing:
             self.meter.settle(bill.reservation, tokens=tokens, cost_usd=bill.cost_usd or _NOTHING)
             bill.reservation = None
 
-    def _bound(self, call: Call, targets: Iterable[Target], bill: Bill) -> tuple[Decimal, Decimal]:
-        """Return the most that the prompt can cost, and the most that a token of the answer can."""
-        input_tokens = most_input_tokens(call)
-        fixed = per_token = _NOTHING
+    def _bound(self, targets: Sequence[Target], bill: Bill, *, input_tokens: int) -> Bound:
+        """Return the most that the request can cost at any of its targets."""
+        most = _FREE
         for target in targets:
-            read, written = (
-                self.prices.bound(
-                    target,
-                    input_tokens=input_tokens,
-                    output_tokens=num,
-                    at_s=bill.at_s,
-                    service_tier=bill.service_tier,
+            bound = self.prices.bound(target, input_tokens=input_tokens, at_s=bill.at_s, service_tier=bill.service_tier)
+            if bound is not None:
+                most = Bound(
+                    prompt_usd=max(most.prompt_usd, bound.prompt_usd),
+                    usd_per_output_token=max(most.usd_per_output_token, bound.usd_per_output_token),
                 )
-                for num in (0, 1)
-            )
-            if read is not None and written is not None:
-                fixed, per_token = max(fixed, read), max(per_token, written - read)
-        return fixed, per_token
+        return most
 
     def _is_priced(self, target: Target, *, at_s: float) -> bool:
         price = self.prices.per_token(target, at_s=at_s)
@@ -192,7 +187,7 @@ def cap_output(call: Call, max_output_tokens: int) -> Call:
 
 def estimate_usage(call: Call, num_deltas: int) -> Usage:
     """Return the usage of an answer whose provider did not say it: broken off, or never told."""
-    return Usage(input_tokens=expected_input_tokens(call), output_tokens=num_deltas, is_estimated=True)
+    return Usage(input_tokens=extent_of(call).input_tokens, output_tokens=num_deltas, is_estimated=True)
 
 
 def add_usages(first: Usage, second: Usage) -> Usage:

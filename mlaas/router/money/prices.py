@@ -70,6 +70,18 @@ class PerToken(NamedTuple):
     output_usd: float
 
 
+class Bound(NamedTuple):
+    """The most that a request can cost.
+
+    Attributes:
+        prompt_usd: for all that is read.
+        usd_per_output_token: for each token that is written.
+    """
+
+    prompt_usd: Decimal
+    usd_per_output_token: Decimal
+
+
 @dataclass(kw_only=True, slots=True)
 class _Drift:
     reported_usd: Decimal = Decimal(0)
@@ -113,15 +125,16 @@ class PriceBook:
             drift.listed_usd += to_usd(card.cost(usage))
         return reported
 
-    def bound(
-        self, target: Target, *, input_tokens: int, output_tokens: int, at_s: float, service_tier: str = ""
-    ) -> Decimal | None:
-        """Return the most that at most so many tokens can cost, for a reservation; None when the target has no price.
+    def bound(self, target: Target, *, input_tokens: int, at_s: float, service_tier: str = "") -> Bound | None:
+        """Return the most that a request can cost, for a reservation; None when the target has no price.
 
         Tools that a provider bills by use (web search) are not in it: no one can say beforehand how often they run.
         """
         card = self._card(target, at_s, service_tier)
-        return None if card is None else to_usd(card.bound(input_tokens=input_tokens, output_tokens=output_tokens))
+        if card is None:
+            return None
+        prompt, written = card.bound(input_tokens=input_tokens)
+        return Bound(prompt_usd=to_usd(prompt), usd_per_output_token=to_usd(written))
 
     def per_token(self, target: Target, *, at_s: float) -> PerToken | None:
         """Return a target's standard prices below any step; None when it has none."""

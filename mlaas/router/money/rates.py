@@ -13,6 +13,7 @@ from mlaas.providers.base import Usage
 
 PICO_DIGITS = 12
 """Decimal places of a picodollar: the resolution of every cost in the ledger."""
+_PICO_USD = Decimal(1).scaleb(-PICO_DIGITS)
 _MTOK_DIGITS = 6
 
 
@@ -60,16 +61,18 @@ class Card:
             + rates.request
         )
 
-    def bound(self, *, input_tokens: int, output_tokens: int) -> int:
-        """Return the most that a usage of at most so many tokens can cost, in picodollars.
+    def bound(self, *, input_tokens: int) -> tuple[int, int]:
+        """Return the most that a prompt of at most so many tokens costs, and the most that each token written does.
 
-        Every token is taken at the dearest rate of its kinds and of the steps that so many input tokens may reach. The
-        bound is linear in `output_tokens`, so a reservation can tell how many of them an amount pays for.
+        In picodollars; every token is taken at the dearest rate of its kinds and of the steps that so many input tokens
+        may reach.
         """
-        reached = (self.base, *(rates for start, rates in self.steps if input_tokens > start))
-        read = max(max(rates.input, rates.cache_read, rates.cache_write, rates.cache_write_1h) for rates in reached)
-        written = max(max(rates.output, rates.reasoning) for rates in reached)
-        return input_tokens * read + output_tokens * written + max(rates.request for rates in reached)
+        prompt, written = _dearest(self.base, input_tokens)
+        for start, rates in self.steps:
+            if input_tokens > start:
+                step_prompt, step_written = _dearest(rates, input_tokens)
+                prompt, written = max(prompt, step_prompt), max(written, step_written)
+        return prompt, written
 
     def _rates(self, usage: Usage) -> Rates:
         prompt_tokens = usage.prompt_tokens
@@ -78,7 +81,7 @@ class Card:
 
 def to_usd(pico_usd: int) -> Decimal:
     """Return picodollars as dollars, exactly."""
-    return Decimal(pico_usd).scaleb(-PICO_DIGITS)
+    return pico_usd * _PICO_USD
 
 
 def to_pico_usd(usd: Decimal) -> int:
@@ -89,3 +92,8 @@ def to_pico_usd(usd: Decimal) -> int:
 def rate_of(usd_per_mtok: Decimal) -> int:
     """Return a list price in picodollars per token, rounded to the nearest whole one."""
     return round(usd_per_mtok.scaleb(PICO_DIGITS - _MTOK_DIGITS))
+
+
+def _dearest(rates: Rates, input_tokens: int) -> tuple[int, int]:
+    read = max(rates.input, rates.cache_read, rates.cache_write, rates.cache_write_1h)
+    return input_tokens * read + rates.request, max(rates.output, rates.reasoning)
