@@ -24,8 +24,8 @@ from mlaas.router.money.journal import PENDING_PATTERN
 from mlaas.router.money.rates import to_pico_usd
 from mlaas.store.usage import UsageEntry
 
-# Small, so that the thread never keeps the interpreter from the event loop for long.
-_LINES_PER_BATCH = 100
+# Of one transaction: a commit costs as much as a hundred rows, and others who write to the store wait for all of them.
+_LINES_PER_BATCH = 500
 _NUM_SHIPPED_KEPT = 4
 _MAX_BIGINT = 2**63 - 1
 _TOKEN_FIELDS = (
