@@ -8,10 +8,15 @@ as `graceful_shutdown_timeout_s` leaves after the draining period.
 
 from __future__ import annotations
 
-import random
+import asyncio
+from collections.abc import Awaitable
+from typing import cast
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from mlaas.router.record import new_id
 
 _ANTHROPIC = "/v1/messages"
 """Anthropic's SDKs look for the id in `request-id`, OpenAI's in `x-request-id`."""
@@ -38,19 +43,57 @@ class FrontDoor:
             return
         request_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         if request_id is None:
-            request_id = b"%032x" % random.getrandbits(128)
+            request_id = new_id().encode()
             scope["headers"].append((b"x-request-id", request_id))
-
         is_anthropic = scope["path"].startswith(_ANTHROPIC)
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message["headers"].append((b"x-request-id", request_id))
                 if is_anthropic:
                     message["headers"].append((b"request-id", request_id))
-            await send(message)
+                if scope["method"] != "HEAD":
+                    _hold_head(send)
+            return send(message)
 
         await _app(scope, receive, send_with_id)
+
+
+class _HeldHead:
+    """The transport of a response whose head waits for the first of its body, so that both leave in one write.
+
+    ASGI wants it so ("Response Start"), but uvicorn writes each by itself: one more system call here, and the ingress
+    and the caller are woken for a head that they can do nothing with. That takes a small request a tenth of its time.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        """Keep the head; write what comes after it behind it, and all else straight to the connection."""
+        if self._head is None:
+            self._head = data
+        else:
+            self._cycle.transport = self._transport
+            self._transport.write(self._head + data)
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection ends."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Write what is kept, and end the connection."""
+        if self._head is not None:
+            self.write(b"")
+        self._transport.close()
+
+
+def _hold_head(send: Send) -> None:
+    cycle = getattr(send, "__self__", None)
+    if isinstance(cycle, RequestResponseCycle):
+        cycle.transport = cast("asyncio.Transport", _HeldHead(cycle))
 
 
 def middlewares() -> list[Middleware]:
