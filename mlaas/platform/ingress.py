@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 
@@ -34,11 +33,9 @@ def ingress_environment(folder: Path) -> dict[str, str]:
         # Ray starts a dead HAProxy again after three looks in vain, and by default looks every 10 s.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         # HAProxy would tell a process of Ray's about each request, and a log at 127.0.0.1:514 that nobody keeps. That
-        # took a seventh of all the processor time of a request; the gateway counts and records each one itself.
+        # took a tenth of the processor time of a small request; the gateway counts and records each one itself.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_LOG_TARGET": "/dev/null",
-        # More threads than cores only pass requests around.
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(os.cpu_count() or 1, 4)),
         **{f"RAY_SERVE_HAPROXY_{name}": str(path) for name, path in files.items()},
         **{f"RAY_SERVE_{name}": str(free_port()) for name in ports},
     }

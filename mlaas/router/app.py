@@ -188,16 +188,16 @@ class _Presence:
 
     def end(self) -> None:
         """Stop watching."""
-        if self._watcher is not None:
-            self._watcher.remove_done_callback(self._leave)
-            self._watcher.cancel()
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
 
     def is_why(self) -> bool:
         """Tell of a task that was cancelled whether that was for this reason alone; ask once."""
         return self._is_gone and self._task is not None and self._task.uncancel() == 0
 
     def _leave(self, watcher: asyncio.Task[None]) -> None:
-        if not watcher.cancelled() and self._task is not None:
+        if self._watcher is not None and not watcher.cancelled() and self._task is not None:
             self._is_gone = True
             self._task.cancel()
 
