@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -126,7 +126,8 @@ class Shipper:
         offset = _read_offset(path)
         while True:
             file.seek(offset)
-            lines = [line for line in islice(file, _LINES_PER_BATCH) if line.endswith(b"\n")]
+            # What follows a line that is just being written may be the rest of it.
+            lines = list(takewhile(lambda line: line.endswith(b"\n"), islice(file, _LINES_PER_BATCH)))
             if not lines:
                 break
             entries = [entry for line in lines if (entry := self._read(path, line)) is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -222,6 +224,41 @@ def test_a_torn_or_foreign_line_is_left_out_and_the_rest_is_shipped(
     shipper.ship()
     assert ids(store) == {"id0", "id1"}
     assert shipper.num_unreadable == 4
+
+
+class _SeenTorn(io.FileIO):
+    """A file whose reader comes upon the middle of a line that is just being written."""
+
+    cut_bytes = 0
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self.tell() < self.cut_bytes:
+            return super().readinto(memoryview(buffer)[: self.cut_bytes - self.tell()])
+        if self.tell() == self.cut_bytes:
+            type(self).cut_bytes = 0
+            return 0
+        return super().readinto(buffer)
+
+
+def test_a_line_that_is_just_being_written_is_left_for_later_and_not_lost(
+    journal: Journal, store: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        journal.record(record(number))
+    assert journal.path is not None
+    first, second, _ = journal.path.read_bytes().splitlines(keepends=True)
+    monkeypatch.setattr(_SeenTorn, "cut_bytes", len(first) + len(second) // 2)
+    usual = Path.open
+
+    def open_(path: Path, mode: str = "r", **options: Any) -> Any:
+        return io.BufferedReader(_SeenTorn(path)) if path == journal.path else usual(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", open_)
+    shipper = Shipper(journal, UsageRepository(store))
+    shipper.ship()
+    shipper.ship()
+    assert ids(store) == everything(3)
+    assert shipper.num_unreadable == 0
 
 
 def test_two_that_share_a_folder_ship_at_once_what_others_left(folder: Path, store: Engine) -> None:
