@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def ingress_environment(folder: Path) -> dict[str, str]:
         # took a tenth of the processor time of a small request; the gateway counts and records each one itself.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_LOG_TARGET": "/dev/null",
+        # Four, as Ray has it, only hand requests around where there are fewer cores.
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(os.cpu_count() or 1, 4)),
         **{f"RAY_SERVE_HAPROXY_{name}": str(path) for name, path in files.items()},
         **{f"RAY_SERVE_{name}": str(free_port()) for name in ports},
     }
