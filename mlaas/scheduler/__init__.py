@@ -7,6 +7,7 @@ history come in with the snapshot, and each action goes out with its reason.
     types         the frozen vocabulary: Workload, Gang, Node, Queue, and the actions of a Decision
     cluster       nodes and their free resource cells, as arrays
     tables        workloads that wait and run, as columns
+    holdings      what each running workload holds, as entries
     ledger        the state that snapshots are taken of: what waits, what runs, what was used
     snapshot      the world at one moment, as a decision sees it
     estimates     what is believed of a runtime: a stated estimate, corrected by history and by the time already run

@@ -51,6 +51,8 @@ class CompiledGang:
     """Nodes whose labels and devices suit, drained ones left out."""
     domains: Ints | None
     """Topology domain of each node, -1 where the label is missing; None without a topology."""
+    share: float
+    """Largest part of any one resource of the cluster that a worker takes: its dominant share."""
     speeds: Floats | None
     """Relative speed of a worker on each node; None where all are the same."""
 
@@ -64,9 +66,14 @@ class CompiledGang:
         return 1.0 if self.speeds is None else min(float(self.speeds[row]) for row, _ in nodes)
 
     @property
+    def num_devices(self) -> int:
+        """Devices that each worker holds a part of."""
+        return 1 if self.fraction else self.devices
+
+    @property
     def cells_per_worker(self) -> int:
         """Cells that each worker holds a part of."""
-        return max(self.devices, 1 if self.fraction else 0) + len(self.scalars)
+        return self.num_devices + len(self.scalars)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +86,11 @@ class Allocation:
     amounts: Ints
     workers: Ints
     """Which worker of the gang, from 0, holds each cell."""
+
+    @property
+    def num_workers(self) -> int:
+        """Size of the gang."""
+        return sum(count for _, count in self.nodes)
 
 
 class ClusterIndex:
@@ -97,28 +109,36 @@ class ClusterIndex:
             self.capacity[row, : int(amount.get("GPU", 0.0))] = UNIT
             for name in amount.keys() - {"GPU"}:
                 self.capacity[row, self.scalar_column[name]] = units(amount[name])
-        self.cells = self.capacity.copy()
+        self._free = Free(self.capacity.copy(), self.num_devices)
         self.outside = np.zeros_like(self.capacity)
         self.totals: Ints = self.capacity.sum(axis=0)
         self.gpu_units = int(self.totals[: self.num_devices].sum())
         self.gangs: list[CompiledGang] = []
         self.demands: Ints = np.zeros((0, len(self.resources)), dtype=np.int64)
+        """Of each gang, what a worker takes."""
+        self.devices: Ints = np.zeros(0, dtype=np.int64)
+        """Of each gang, how many devices a worker holds a part of."""
         self._gang_ids: dict[Gang, int] = {}
 
     def copy(self) -> ClusterIndex:
         """Return an independent copy."""
         other = copy.copy(self)
-        other.cells, other.outside = self.cells.copy(), self.outside.copy()
+        other._free, other.outside = self._free.copy(), self.outside.copy()
         other.gangs, other._gang_ids = self.gangs.copy(), self._gang_ids.copy()
         return other
 
+    @property
+    def cells(self) -> Ints:
+        """Free units, nodes x cells."""
+        return self._free.cells
+
     def view(self) -> Free:
         """Return the free cells themselves, to choose from and not to take from."""
-        return Free(self.cells, self.num_devices)
+        return self._free
 
     def free(self) -> Free:
         """Return a copy of the free cells to plan on."""
-        return Free(self.cells.copy(), self.num_devices)
+        return self._free.copy()
 
     def empty(self) -> Free:
         """Return the cells of the cluster with nothing on it."""
@@ -126,29 +146,36 @@ class ClusterIndex:
 
     def take(self, allocation: Allocation) -> None:
         """Mark cells as held."""
-        np.subtract.at(self.cells.reshape(-1), allocation.cells, allocation.amounts)
+        self._free.take(allocation)
 
     def give(self, allocation: Allocation) -> None:
         """Mark cells as free again."""
-        np.add.at(self.cells.reshape(-1), allocation.cells, allocation.amounts)
+        self._free.give(allocation)
 
-    def holds(self, allocation: Allocation, gang: CompiledGang) -> bool:
-        """Return whether an allocation is of whole workers, on cells that are free."""
-        workers = sum(count for _, count in allocation.nodes)
-        if len(allocation.cells) != workers * gang.cells_per_worker:
+    def take_if_free(self, allocation: Allocation, gang: CompiledGang) -> bool:
+        """Mark cells as held, if the allocation is of whole workers, on cells that are free; return whether it is."""
+        if len(allocation.cells) != allocation.num_workers * gang.cells_per_worker:
             return False
-        asked = np.bincount(allocation.cells, weights=allocation.amounts, minlength=self.cells.size)
-        return bool((asked[allocation.cells] <= self.cells.reshape(-1)[allocation.cells]).all())
+        self._free.take(allocation)
+        if self._free.flat[allocation.cells].min(initial=0) < 0:
+            self._free.give(allocation)
+            return False
+        return True
 
     def occupy(self, outside: Mapping[str, Resources]) -> None:
         """Replace what runs on nodes without a gang: it takes what is free there, never what a gang holds."""
-        self.cells += self.outside
-        self.outside[:] = 0
+        there = np.zeros_like(self.outside)
+        before = self.cells + self.outside
         for name, used in outside.items():
             row = self.row_of.get(name)
             if row is not None:
-                self.outside[row] = self._occupied(self.cells[row], used.amounts())
-        self.cells -= self.outside
+                there[row] = self._occupied(before[row], used.amounts())
+        self.set_outside(there)
+
+    def set_outside(self, cells: Ints) -> None:
+        """Replace the cells that are used without a gang, nodes x cells; no gang may hold them."""
+        self._free = Free(self.cells + self.outside - cells, self.num_devices)
+        self.outside = cells
 
     def occupied(self) -> dict[str, Resources]:
         """Return what runs on nodes without a gang, as `occupy` was told, as far as it found room."""
@@ -199,6 +226,7 @@ class ClusterIndex:
             known = self._gang_ids[gang] = len(self.gangs)
             self.gangs.append(self._compiled(gang))
             self.demands = np.vstack([self.demands, self.gangs[-1].demand])
+            self.devices = np.append(self.devices, self.gangs[-1].num_devices)
         return known
 
     def placement(self, allocation: Allocation) -> Placement:
@@ -218,6 +246,10 @@ class ClusterIndex:
             else:
                 scalars.append((column, units(amount)))
         whole = gpu >= UNIT
+        gpu -= gpu % UNIT if whole else 0
+        parts = [amount / self.totals[column] for column, amount in scalars if self.totals[column]]
+        if gpu and self.gpu_units:
+            parts.append(gpu / self.gpu_units)
         return CompiledGang(
             gang=gang,
             devices=gpu // UNIT if whole else 0,
@@ -225,6 +257,7 @@ class ClusterIndex:
             scalars=tuple(scalars),
             demand=np.array([units(asked.get(name, 0.0)) for name in self.resources], dtype=np.int64),
             mask=mask,
+            share=float(max(parts, default=0.0)),
             domains=None if gang.topology is None else self._domains(gang.topology),
             speeds=self._speeds(dict(gang.throughput)) if gang.throughput else None,
         )
@@ -262,15 +295,16 @@ class ClusterIndex:
 class Free:
     """Free cells that a plan takes from and gives back to."""
 
-    def __init__(self, cells: Ints, num_devices: int) -> None:
+    def __init__(self, cells: Ints, num_devices: int, whole: Ints | None = None) -> None:
         self.cells = cells
         self.flat = cells.reshape(-1)
         self.num_devices = num_devices
-        self.whole: Ints = (cells[:, :num_devices] == UNIT).sum(axis=1)
+        self.whole: Ints = _num_whole(cells[:, :num_devices]) if whole is None else whole
+        """Devices of each node that are free whole."""
 
     def copy(self) -> Free:
         """Return an independent copy."""
-        return Free(self.cells.copy(), self.num_devices)
+        return Free(self.cells.copy(), self.num_devices, self.whole.copy())
 
     def slots(self, gang: CompiledGang) -> Ints:
         """Return how many workers of the gang each node holds."""
@@ -298,7 +332,7 @@ class Free:
         for row, count in chosen:
             base = row * width
             devices = self._devices(gang, row, count)
-            per_worker = max(gang.devices, 1 if gang.fraction else 0)
+            per_worker = gang.num_devices
             for number in range(count):
                 mine = devices[number * per_worker : (number + 1) * per_worker]
                 cells += [base + device for device in mine]
@@ -316,8 +350,11 @@ class Free:
 
     def give(self, allocation: Allocation, *, keep_workers: int = 0) -> None:
         """Mark cells as free in this plan, but for those of the first `keep_workers` workers."""
-        back = allocation.workers >= keep_workers
-        np.add.at(self.flat, allocation.cells[back], allocation.amounts[back])
+        cells, amounts = allocation.cells, allocation.amounts
+        if keep_workers:
+            back = allocation.workers >= keep_workers
+            cells, amounts = cells[back], amounts[back]
+        np.add.at(self.flat, cells, amounts)
         self._recount(allocation)
 
     def close(self, nodes: Bools) -> None:
@@ -337,18 +374,25 @@ class Free:
 
     def _devices(self, gang: CompiledGang, row: int, count: int) -> list[int]:
         """Devices of one node for `count` workers: whole ones from the left, fractions where the least stays over."""
-        left = self.cells[row, : self.num_devices]
         if gang.devices:
-            return [int(device) for device in np.flatnonzero(left == UNIT)[: count * gang.devices]]
+            whole = [device for device, left in enumerate(self.cells[row, : self.num_devices].tolist()) if left == UNIT]
+            return whole[: count * gang.devices]
         if not gang.fraction:
             return []
-        left = left.copy()
+        left = self.cells[row, : self.num_devices].copy()
         chosen = []
         for _ in range(count):
             device = int(np.argmin(np.where(left >= gang.fraction, left, UNBOUNDED)))
             left[device] -= gang.fraction
             chosen.append(device)
         return chosen
+
+
+def _num_whole(devices: Ints) -> Ints:
+    """Count the devices of each node that are free whole; numpy multiplies much faster than it sums short rows."""
+    ones = np.ones(devices.shape[1], dtype=np.float32)
+    whole: Ints = ((devices == UNIT).astype(np.float32) @ ones).astype(np.int64)
+    return whole
 
 
 def _covers(capacity: Resources, held: Resources) -> bool:

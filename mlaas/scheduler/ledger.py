@@ -18,7 +18,7 @@ from mlaas.scheduler.decision.fairness import decayed, held_shares
 from mlaas.scheduler.decision.quota import QueueTree
 from mlaas.scheduler.estimates import History, reported
 from mlaas.scheduler.snapshot import Snapshot
-from mlaas.scheduler.tables import PendingTable, Progress, RunningTable, dominant_share
+from mlaas.scheduler.tables import PendingTable, Progress, RunningTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -177,7 +177,7 @@ class Ledger:
         entry.since_s = min(started_s, self.now_s)
         self.cluster.occupy({})
         try:
-            self._run(entry, self._allocated(entry, placement))
+            self._run(entry, self._taken(entry, placement))
         finally:
             self.cluster.occupy(self._outside)
         self._entries[workload.id] = entry
@@ -189,7 +189,7 @@ class Ledger:
             PlacementError: it does not fit there any more; it goes on waiting.
         """
         entry = self._entry(workload_id)
-        allocation = self._allocated(entry, placement)
+        allocation = self._taken(entry, placement)
         self.pending.remove(workload_id)
         waited_s = entry.progress.waited_s + self.now_s - entry.since_s
         entry.progress = Progress(entry.progress.attained_s, waited_s, entry.progress.restart_owed_s)
@@ -219,7 +219,7 @@ class Ledger:
         row = self.running.row_of.get(workload_id)
         if row is None:
             raise NotFound("not_running", f"workload {workload_id} does not run; only what runs reports progress")
-        attained_s = float(self.running.attained_s(self.now_s)[row])
+        attained_s = self.running.attained_s_of(row, self.now_s)
         if left_s is not None and math.isfinite(left_s) and left_s >= 0.0:
             rest_s = left_s * float(self.running.floats_of("speed")[row])
         elif left_s is None and done is not None and 0.0 < done <= 1.0:
@@ -246,11 +246,13 @@ class Ledger:
         held = self.running.allocations[workload_id]
         self.cluster.give(held)
         try:
-            allocation = self._allocated(entry, placement)
-        finally:
+            allocation = self._taken(entry, placement)
+        except PlacementError:
             self.cluster.take(held)
-        entry.progress = self._stopped(entry)
+            raise
+        entry.progress = self._progress(entry)
         entry.since_s = self.now_s
+        self.running.remove(workload_id)
         self._run(entry, allocation)
         return entry.progress
 
@@ -289,7 +291,8 @@ class Ledger:
         entry.since_s = self.now_s
         self.pending.add(
             entry.workload, sequence=entry.sequence, gang=entry.gang, queue=entry.queue, belief=entry.belief,
-            share=self._share(entry, entry.workload.gang.min_workers), progress=entry.progress, now_s=self.now_s,
+            share=self.cluster.gangs[entry.gang].share * entry.workload.gang.min_workers, progress=entry.progress,
+            now_s=self.now_s,
         )  # fmt: skip
 
     def _accept(self, workload: Workload, *, progress: Progress, belief: Belief | None, sequence: int | None) -> _Entry:
@@ -303,37 +306,41 @@ class Ledger:
         return _Entry(workload, number, gang, queue, belief, progress, self.now_s)
 
     def _run(self, entry: _Entry, allocation: Allocation) -> None:
-        self.cluster.take(allocation)
-        workers = sum(count for _, count in allocation.nodes)
+        """Record a gang on cells that it has taken."""
+        gang = self.cluster.gangs[entry.gang]
         self.running.add(
             entry.workload, allocation, sequence=entry.sequence, gang=entry.gang, queue=entry.queue,
-            belief=entry.belief, share=self._share(entry, workers), progress=entry.progress, now_s=entry.since_s,
-            relative_speed=self.cluster.gangs[entry.gang].speed_on(allocation.nodes),
+            belief=entry.belief, share=gang.share * allocation.num_workers, progress=entry.progress,
+            now_s=entry.since_s, relative_speed=gang.speed_on(allocation.nodes),
         )  # fmt: skip
 
-    def _allocated(self, entry: _Entry, placement: Placement) -> Allocation:
+    def _taken(self, entry: _Entry, placement: Placement) -> Allocation:
+        """Take cells for a gang.
+
+        Raises:
+            PlacementError: it does not fit there; nothing is taken.
+        """
         rows = [(self.cluster.row_of.get(name, -1), count) for name, count in placement.workers]
         gang = self.cluster.gangs[entry.gang]
         if all(row >= 0 for row, _ in rows):
             allocation = self.cluster.view().allocate(gang, rows)
-            if self.cluster.holds(allocation, gang):
+            if self.cluster.take_if_free(allocation, gang):
                 return allocation
         where = ", ".join(name for name, _ in placement.workers)
         raise PlacementError("does_not_fit", f"the gang of {entry.workload.id} does not fit on {where} any more")
 
     def _reckon_shares(self, table: PendingTable | RunningTable) -> None:
         """Bring shares up to date with the size of the cluster."""
-        pairs = zip(table.ints_of("gang").tolist(), table.ints_of("workers").tolist(), strict=True)
-        gangs = self.cluster.gangs
-        shares = [dominant_share(gangs[gang], self.cluster, workers=workers) for gang, workers in pairs]
-        table.set_column("share", np.array(shares))
+        share = np.array([gang.share for gang in self.cluster.gangs])
+        table.set_column("share", table.ints_of("workers") * share[table.ints_of("gang")])
 
     def _stopped(self, entry: _Entry) -> Progress:
         """Give back a running gang's cells; return what its checkpoint holds, and that it owes a restart."""
-        row = self.running.row_of[entry.workload.id]
-        attained_s = float(self.running.attained_s(self.now_s)[row])
+        progress = self._progress(entry)
         self.cluster.give(self.running.remove(entry.workload.id))
-        return Progress(attained_s, entry.progress.waited_s, entry.workload.restart_cost_s)
+        return progress
 
-    def _share(self, entry: _Entry, workers: int) -> float:
-        return dominant_share(self.cluster.gangs[entry.gang], self.cluster, workers=workers)
+    def _progress(self, entry: _Entry) -> Progress:
+        row = self.running.row_of[entry.workload.id]
+        attained_s = self.running.attained_s_of(row, self.now_s)
+        return Progress(attained_s, entry.progress.waited_s, entry.workload.restart_cost_s)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from mlaas.scheduler.estimates import Belief, outlook
+from mlaas.scheduler.holdings import Holdings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from mlaas.scheduler.cluster import Allocation, Bools, ClusterIndex, CompiledGang, Ints
+    from mlaas.scheduler.cluster import Allocation, Bools, Ints
     from mlaas.scheduler.estimates import Floats
     from mlaas.scheduler.types import Workload
 
@@ -79,10 +80,7 @@ class _Columns:
         self.ids: list[str] = []
         self.workloads: list[Workload] = []
         self.row_of: dict[str, int] = {}
-        self._arrays: dict[str, NDArray[np.float64] | NDArray[np.int64]] = {
-            **{name: np.zeros(64) for name in self.floats},
-            **{name: np.zeros(64, dtype=np.int64) for name in self.ints},
-        }
+        self._hold_columns(np.zeros((len(self.floats), 64)), np.zeros((len(self.ints), 64), dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,8 +99,16 @@ class _Columns:
         """Return an independent copy."""
         other = copy.copy(self)
         other.ids, other.workloads, other.row_of = self.ids.copy(), self.workloads.copy(), self.row_of.copy()
-        other._arrays = {name: array.copy() for name, array in self._arrays.items()}
+        other._hold_columns(self._floats.copy(), self._ints.copy())
         return other
+
+    def _hold_columns(self, floats: Floats, ints: Ints) -> None:
+        """Keep columns in these blocks, columns x rows: one block of a kind makes a row one strided copy."""
+        self._floats, self._ints = floats, ints
+        self._arrays: dict[str, NDArray[np.float64] | NDArray[np.int64]] = {
+            **dict(zip(self.floats, floats, strict=True)),
+            **dict(zip(self.ints, ints, strict=True)),
+        }
 
     def _entry(self, row: int, *, since: str, owed: str) -> Entry:
         def value(name: str) -> float:
@@ -122,13 +128,14 @@ class _Columns:
 
     def _append(self, workload: Workload, values: dict[str, float]) -> int:
         row = len(self.ids)
-        if row == len(self._arrays["sequence"]):
-            self._arrays = {name: np.concatenate([array, np.zeros_like(array)]) for name, array in self._arrays.items()}
+        if row == self._ints.shape[1]:
+            blocks = (self._floats, self._ints)
+            self._hold_columns(*(np.concatenate([block, np.zeros_like(block)], axis=1) for block in blocks))
         self.ids.append(workload.id)
         self.workloads.append(workload)
         self.row_of[workload.id] = row
-        for name, value in values.items():
-            self._arrays[name][row] = value
+        self._floats[:, row] = [values[name] for name in self.floats]
+        self._ints[:, row] = [values[name] for name in self.ints]
         return row
 
     def _drop(self, workload_id: str) -> tuple[int, int]:
@@ -138,8 +145,8 @@ class _Columns:
             moved = self.ids[last]
             self.ids[row], self.workloads[row] = moved, self.workloads[last]
             self.row_of[moved] = row
-            for array in self._arrays.values():
-                array[row] = array[last]
+            self._floats[:, row] = self._floats[:, last]
+            self._ints[:, row] = self._ints[:, last]
         self.ids.pop()
         self.workloads.pop()
         return row, last
@@ -174,6 +181,11 @@ class PendingTable(_Columns):
 
     floats = (*_Columns.floats, "rate", "remaining_s", "queued_s", "min_runtime_s")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._new: list[str] = []
+        """Rows without `rate` and `remaining_s` yet: those are found for all together, once somebody asks."""
+
     def add(
         self, workload: Workload, *, sequence: int, gang: int, queue: int, share: float, belief: Belief, progress:
         Progress, now_s: float,
@@ -182,15 +194,36 @@ class PendingTable(_Columns):
         values = _values(
             workload, sequence=sequence, gang=gang, queue=queue, share=share, belief=belief, progress=progress
         )
-        since_s = max(progress.attained_s - belief.from_s, 0.0)
-        expected = outlook(np.array([belief.log_median]), np.array([belief.sigma]), np.array([since_s]))
-        values["rate"] = 1.0 / (1.0 / float(expected.rate[0]) + progress.restart_owed_s)
-        values["remaining_s"] = float(expected.remaining_s[0]) + progress.restart_owed_s
+        values["rate"] = values["remaining_s"] = 0.0
         values["restart_s"] = progress.restart_owed_s
         values["queued_s"] = now_s
         values["min_runtime_s"] = min_runtime_s(workload)
         values["workers"] = workload.gang.min_workers
         self._append(workload, values)
+        self._new.append(workload.id)
+
+    def copy(self) -> Self:
+        """Return an independent copy."""
+        self._look_out()
+        other = super().copy()
+        other._new = []
+        return other
+
+    def floats_of(self, name: str) -> Floats:
+        """Return a column of floats, a value per row."""
+        if self._new and name in {"rate", "remaining_s"}:
+            self._look_out()
+        return super().floats_of(name)
+
+    def _look_out(self) -> None:
+        """Find what is expected of the new rows."""
+        rows = np.array([self.row_of[it] for it in self._new if it in self.row_of], dtype=np.int64)
+        self._new.clear()
+        since_s = np.maximum(self.floats_of("attained_s") - self.floats_of("believed_from_s"), 0.0)
+        expected = outlook(self.floats_of("log_median")[rows], self.floats_of("sigma")[rows], since_s[rows])
+        owed_s = self.floats_of("restart_s")[rows]
+        self._arrays["rate"][rows] = 1.0 / (1.0 / expected.rate + owed_s)
+        self._arrays["remaining_s"][rows] = expected.remaining_s + owed_s
 
     def waits_s(self, now_s: float) -> Floats:
         """Return how long each workload has waited, over all its waits."""
@@ -218,11 +251,8 @@ class RunningTable(_Columns):
     def __init__(self) -> None:
         super().__init__()
         self.allocations: dict[str, Allocation] = {}
-        self._entries: dict[str, Ints] = {
-            name: np.zeros(64, dtype=np.int64) for name in ("row", "cell", "amount", "worker")
-        }
-        self._positions: dict[str, Ints] = {}
-        self._vacant: list[int] = list(range(63, -1, -1))
+        self._cells = Holdings(3)
+        self._parts = Holdings(2)
 
     def add(
         self, workload: Workload, allocation: Allocation, *, sequence: int, gang: int, queue: int, share: float,
@@ -232,8 +262,9 @@ class RunningTable(_Columns):
         values = _values(
             workload, sequence=sequence, gang=gang, queue=queue, share=share, belief=belief, progress=progress
         )
-        workers = sum(count for _, count in allocation.nodes)
+        workers = allocation.num_workers
         values["workers"] = workers
+        values["node"] = _only_node(allocation)
         values["speed"] = relative_speed * workers / workload.gang.max_workers
         values["restart_s"] = workload.restart_cost_s
         values["started_s"] = now_s
@@ -241,14 +272,15 @@ class RunningTable(_Columns):
         values["productive_from_s"] = now_s + progress.restart_owed_s
         values["protected_until_s"] = now_s + min_runtime_s(workload)
         row = self._append(workload, values)
-        self._hold(workload.id, row, allocation)
+        self._cells.add(workload.id, row, (allocation.cells, allocation.amounts, allocation.workers))
+        self._parts.add(workload.id, row, _workers_on_nodes(allocation))
+        self.allocations[workload.id] = allocation
 
     def copy(self) -> Self:
         """Return an independent copy."""
         other = super().copy()
-        other.allocations, other._positions = self.allocations.copy(), self._positions.copy()
-        other._entries = {name: array.copy() for name, array in self._entries.items()}
-        other._vacant = self._vacant.copy()
+        other.allocations = self.allocations.copy()
+        other._cells, other._parts = self._cells.copy(), self._parts.copy()
         return other
 
     def entry(self, row: int) -> Entry:
@@ -258,12 +290,10 @@ class RunningTable(_Columns):
     def remove(self, workload_id: str) -> Allocation:
         """Take out a gang that ended or yielded; return the cells that it held."""
         row, last = self._drop(workload_id)
-        positions = self._positions.pop(workload_id)
-        self._entries["amount"][positions] = 0
-        self._entries["row"][positions] = 0
-        self._vacant.extend(positions.tolist())
-        if row != last:
-            self._entries["row"][self._positions[self.ids[row]]] = row
+        for held in (self._cells, self._parts):
+            held.remove(workload_id)
+            if row != last:
+                held.renumber(self.ids[row], row)
         return self.allocations.pop(workload_id)
 
     def begin(self, workload_id: str, *, restart_owed_s: float, now_s: float) -> None:
@@ -286,13 +316,25 @@ class RunningTable(_Columns):
     def relocate(self, allocations: Mapping[str, Allocation]) -> None:
         """Replace the cells of every gang by as many others: the index of the nodes has changed."""
         for workload_id, allocation in allocations.items():
-            self._entries["cell"][self._positions[workload_id]] = allocation.cells
-            self._lie(workload_id, allocation)
+            self._cells.replace(workload_id, (allocation.cells, allocation.amounts, allocation.workers))
+            self._parts.replace(workload_id, _workers_on_nodes(allocation))
+            self._arrays["node"][self.row_of[workload_id]] = _only_node(allocation)
+            self.allocations[workload_id] = allocation
 
     def entries(self) -> tuple[Ints, Ints, Ints, Ints]:
         """Return (row of the gang, cell, amount, its worker) for each cell held; vacant entries have amount 0."""
-        held = self._entries
-        return held["row"], held["cell"], held["amount"], held["worker"]
+        row, cell, amount, worker = self._cells.columns()
+        return row, cell, amount, worker
+
+    def parts(self) -> tuple[Ints, Ints, Ints]:
+        """Return (row of the gang, node, number of its workers there); vacant entries have no workers."""
+        row, node, workers = self._parts.columns()
+        return row, node, workers
+
+    def attained_s_of(self, row: int, now_s: float) -> float:
+        """Return what a gang's checkpoint would hold now: `attained_s` of one row."""
+        ran_s = max(now_s - float(self._arrays["productive_from_s"][row]), 0.0) * float(self._arrays["speed"][row])
+        return float(self._arrays["attained_s"][row]) + ran_s
 
     def waits_s(self, now_s: float) -> Floats:
         """Return how long each gang had waited, over all its waits; `now_s` does not matter once it runs."""
@@ -304,26 +346,14 @@ class RunningTable(_Columns):
         attained: Floats = self.floats_of("attained_s") + ran
         return attained
 
-    def _hold(self, workload_id: str, row: int, allocation: Allocation) -> None:
-        count = len(allocation.cells)
-        while len(self._vacant) < count:
-            size = len(self._entries["row"])
-            self._entries = {
-                name: np.concatenate([array, np.zeros_like(array)]) for name, array in self._entries.items()
-            }
-            self._vacant = [*range(2 * size - 1, size - 1, -1), *self._vacant]
-        positions = np.array([self._vacant.pop() for _ in range(count)], dtype=np.int64)
-        self._entries["row"][positions] = row
-        self._entries["cell"][positions] = allocation.cells
-        self._entries["amount"][positions] = allocation.amounts
-        self._entries["worker"][positions] = allocation.workers
-        self._positions[workload_id] = positions
-        self._lie(workload_id, allocation)
 
-    def _lie(self, workload_id: str, allocation: Allocation) -> None:
-        nodes = allocation.nodes
-        self._arrays["node"][self.row_of[workload_id]] = nodes[0][0] if len(nodes) == 1 else -1
-        self.allocations[workload_id] = allocation
+def _only_node(allocation: Allocation) -> int:
+    return allocation.nodes[0][0] if len(allocation.nodes) == 1 else -1
+
+
+def _workers_on_nodes(allocation: Allocation) -> tuple[Ints, Ints]:
+    nodes, workers = np.array(allocation.nodes, dtype=np.int64).reshape(-1, 2).T
+    return nodes, workers
 
 
 def min_runtime_s(workload: Workload) -> float:
@@ -331,17 +361,6 @@ def min_runtime_s(workload: Workload) -> float:
     if workload.min_runtime_s is not None:
         return workload.min_runtime_s
     return max(DEFAULT_MIN_RUNTIME_S, RESTARTS_PER_MIN_RUNTIME * workload.restart_cost_s)
-
-
-def dominant_share(gang: CompiledGang, cluster: ClusterIndex, *, workers: int) -> float:
-    """Return the largest part of any one resource of the cluster that `workers` take.
-
-    Source: Ghodsi et al., "Dominant Resource Fairness", NSDI 2011.
-    """
-    parts = [amount / cluster.totals[column] for column, amount in gang.scalars if cluster.totals[column]]
-    if gang.gpu_units and cluster.gpu_units:
-        parts.append(gang.gpu_units / cluster.gpu_units)
-    return float(workers * max(parts, default=0.0))
 
 
 def is_protected(running: RunningTable, now_s: float) -> Bools:

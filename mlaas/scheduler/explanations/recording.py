@@ -17,7 +17,7 @@ from mlaas.scheduler.cluster import Allocation, ClusterIndex
 from mlaas.scheduler.decision.quota import QueueTree
 from mlaas.scheduler.estimates import Belief
 from mlaas.scheduler.snapshot import Snapshot
-from mlaas.scheduler.tables import PendingTable, Progress, RunningTable, dominant_share
+from mlaas.scheduler.tables import PendingTable, Progress, RunningTable
 from mlaas.scheduler.types import Decision, Node, Queue, Workload
 
 if TYPE_CHECKING:
@@ -96,29 +96,29 @@ def decode_snapshot(recorded: bytes) -> Snapshot:
     if world.format != FORMAT:
         raise InvalidRequest("bad_recording", f"a recording of format {world.format}; this version reads {FORMAT}")
     cluster = ClusterIndex(world.nodes)
+    outside = np.zeros_like(cluster.outside)
     for cell, units in world.outside:
-        cluster.outside.reshape(-1)[cell] = units
-    cluster.cells -= cluster.outside
+        outside.reshape(-1)[cell] = units
+    cluster.set_outside(outside)
     tree = QueueTree(world.queues, cluster.resources)
     pending, running = PendingTable(), RunningTable()
     for row in world.waiting:
         gang = cluster.compile(row.workload.gang)
-        share = dominant_share(cluster.gangs[gang], cluster, workers=row.workload.gang.min_workers)
+        share = cluster.gangs[gang].share * row.workload.gang.min_workers
         pending.add(
             row.workload, sequence=row.sequence, gang=gang, queue=tree.row_of[row.workload.queue], share=share,
             belief=row.belief, progress=row.progress, now_s=row.since_s,
         )  # fmt: skip
     for held in world.running:
         gang = cluster.compile(held.workload.gang)
-        share = dominant_share(cluster.gangs[gang], cluster, workers=sum(count for _, count in held.nodes))
         allocation = Allocation(
             held.nodes, *(np.array(each, dtype=np.int64) for each in (held.cells, held.amounts, held.workers))
         )
         cluster.take(allocation)
         running.add(
             held.workload, allocation, sequence=held.sequence, gang=gang, queue=tree.row_of[held.workload.queue],
-            share=share, belief=held.belief, progress=held.progress, now_s=held.since_s,
-            relative_speed=cluster.gangs[gang].speed_on(allocation.nodes),
+            share=cluster.gangs[gang].share * allocation.num_workers, belief=held.belief, progress=held.progress,
+            now_s=held.since_s, relative_speed=cluster.gangs[gang].speed_on(allocation.nodes),
         )  # fmt: skip
     return Snapshot(world.now_s, cluster, tree, pending, running, np.array(world.average_share))
 
