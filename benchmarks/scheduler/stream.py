@@ -6,6 +6,7 @@ python benchmarks/scheduler/stream.py [--nodes 1000] [--batches 1,10,100] [--rou
 from __future__ import annotations
 
 import argparse
+import random
 import time
 
 import numpy as np
@@ -32,19 +33,23 @@ def main() -> None:
 
 
 def measure(*, nodes: int, batch: int, rounds: int) -> dict[str, object]:
-    """Let `batch` gangs end and `batch` workloads arrive on a busy cluster, `rounds` times, and time all of it."""
+    """Let `batch` gangs end and `batch` workloads arrive on a busy cluster, `rounds` times, and time all of it.
+
+    Who arrives is drawn before the clock starts.
+    """
     ledger = build("full", nodes=nodes, pending=0)
-    rng = np.random.default_rng(11)
+    rng, ends = np.random.default_rng(11), random.Random(11)
+    arrivals = [[workload(rng, f"s{number}-{index}") for index in range(batch)] for number in range(rounds)]
     placed = decided = 0
     cycles_s = []
     started, started_cpu = time.perf_counter(), time.process_time()
-    for number in range(rounds):
+    for arriving in arrivals:
         ledger.advance(ledger.now_s + 1.0)
         running = ledger.running.ids
-        for position in sorted(rng.choice(len(running), size=min(batch, len(running)), replace=False), reverse=True):
-            ledger.finish(running[int(position)])
-        for index in range(batch):
-            ledger.submit(workload(rng, f"s{number}-{index}"))
+        for workload_id in ends.sample(running, k=min(batch, len(running))):
+            ledger.finish(workload_id)
+        for each in arriving:
+            ledger.submit(each)
         before = time.perf_counter()
         decision = decide(ledger.snapshot(), POLICIES["mlaas"])
         cycles_s.append(time.perf_counter() - before)
