@@ -159,17 +159,31 @@ def outlook(log_median: Floats, sigma: Floats, attained_s: Floats) -> Outlook:
     Source: Gittins, "Bandit processes and dynamic allocation indices", JRSS B 1979; Scully et al., "The Gittins
     policy", 2021.
     """
+    start, part, scale = _on_curves(log_median, sigma, attained_s)
+    rates, residuals = _curves()
+    return Outlook(np.exp(_between(rates, start, part) - scale), np.exp(scale - _between(residuals, start, part)))
+
+
+def service_rate(log_median: Floats, sigma: Floats, attained_s: Floats) -> Floats:
+    """Return the `rate` of the `outlook` alone, for half the price."""
+    start, part, scale = _on_curves(log_median, sigma, attained_s)
+    rate: Floats = np.exp(_between(_curves()[0], start, part) - scale)
+    return rate
+
+
+def _on_curves(log_median: Floats, sigma: Floats, attained_s: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Return each run's point before it on the curves, laid end to end, how far it is to the next, and its scale."""
     log_x = np.log(np.maximum(attained_s, 1e-3)) - log_median
     position = ((log_x - _LOG_X[0]) / (_LOG_X[1] - _LOG_X[0])).clip(0.0, len(_LOG_X) - 1.001)
     column = position.astype(np.int64)
     row = np.rint(sigma * 10.0).astype(np.int64) - 1
-    part = position - column
-    rates, residuals = _curves()
-    start = row * len(_LOG_X) + column
-    log_rate = rates.take(start) * (1.0 - part) + rates.take(start + 1) * part
-    log_residual = residuals.take(start) * (1.0 - part) + residuals.take(start + 1) * part
     scale = log_median + np.maximum(log_x - _LOG_X[-1], 0.0)
-    return Outlook(np.exp(log_rate - scale), np.exp(scale - log_residual))
+    return row * len(_LOG_X) + column, position - column, scale
+
+
+def _between(curves: Floats, start: NDArray[np.int64], part: Floats) -> Floats:
+    between: Floats = curves.take(start) * (1.0 - part) + curves.take(start + 1) * part
+    return between
 
 
 def exceeded(estimate_s: Floats, attained_s: Floats) -> Floats:

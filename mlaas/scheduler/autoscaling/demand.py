@@ -15,7 +15,6 @@ import numpy as np
 from mlaas.scheduler.autoscaling.grown import GrownCluster
 from mlaas.scheduler.autoscaling.types import NODE_ID_LABEL
 from mlaas.scheduler.cluster import UNIT, units
-from mlaas.scheduler.decision.ordering import usage_by_leaf
 from mlaas.scheduler.decision.placement import find_nodes
 from mlaas.scheduler.decision.quota import QueueTree
 from mlaas.scheduler.live.ports import Demand
@@ -69,10 +68,9 @@ class _Plan:
         self.pending = snapshot.pending
         self.cluster = GrownCluster(snapshot.cluster, growth)
         self.tree = QueueTree(snapshot.queues.queues, self.cluster.index.resources)
-        by_leaf = usage_by_leaf(snapshot)
         known = [self.tree.resources.index(name) for name in snapshot.queues.resources]
         used = np.zeros((len(self.tree.queues), len(self.tree.resources)), dtype=np.int64)
-        used[:, known] = by_leaf
+        used[:, known] = snapshot.usage.by_leaf
         self.usage = self.tree.usage(used)
         self.brought: list[str] = []
         self.refused: list[tuple[str, str]] = []

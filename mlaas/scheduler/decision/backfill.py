@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.cluster import Free
+from mlaas.scheduler.cluster import UNIT, Free
 from mlaas.scheduler.decision.placement import find_nodes, most_workers
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import CompiledGang, Ints
     from mlaas.scheduler.estimates import Floats
+
+_NEVER = 2**60
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +25,28 @@ class Held:
     cell: Ints
     amount: Ints
     ends_s: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Leaving:
+    """Cells that gangs give back as they end, `turn` by turn."""
+
+    turn: Ints
+    cell: Ints
+    amount: Ints
+
+    def split(self, turn: int) -> tuple[_Leaving, _Leaving]:
+        """Return what is given back before a turn, and from it on."""
+        first, last = np.flatnonzero(self.turn < turn), np.flatnonzero(self.turn >= turn)
+        return self._of(first), self._of(last)
+
+    def joined(self, free: Free) -> Free:
+        """Return what is free once all of it has been given back."""
+        back = np.bincount(self.cell, weights=self.amount, minlength=free.flat.size).astype(np.int64)
+        return Free(free.cells + back.reshape(free.cells.shape), free.num_devices)
+
+    def _of(self, entries: Ints) -> _Leaving:
+        return _Leaving(self.turn[entries], self.cell[entries], self.amount[entries])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,26 +67,44 @@ def reserve(free: Free, gang: CompiledGang, held: Held, *, workers: int) -> Rese
     order = np.argsort(held.ends_s, kind="stable")
     position = np.empty(len(order), dtype=np.int64)
     position[order] = np.arange(len(order))
-    ended_at = position[held.row] if len(order) else held.row
-
-    def after(ended: int) -> Free:
-        gone = ended_at < ended
-        back = np.bincount(held.cell[gone], weights=held.amount[gone], minlength=free.flat.size).astype(np.int64)
-        return Free(free.cells + back.reshape(free.cells.shape), free.num_devices)
-
-    low, high = 0, len(order)
-    if most_workers(after(high), gang) < workers:
+    rest = _Leaving(position[held.row] if len(order) else held.row, held.cell, held.amount)
+    empty = rest.joined(free)
+    if most_workers(empty, gang) < workers:
         return None
+    low, high, then = _fewest_ended(rest, empty, gang, workers), len(order), free
+    middle = low
     while low < high:
-        middle = (low + high) // 2
-        if most_workers(after(middle), gang) >= workers:
-            high = middle
+        first, last = rest.split(middle)
+        trial = first.joined(then)
+        if most_workers(trial, gang) >= workers:
+            high, rest = middle, first
         else:
-            low = middle + 1
-    then = after(low)
+            low, rest, then = middle + 1, last, trial
+        middle = (low + high) // 2
+    then = rest.joined(then)
     nodes = find_nodes(then, gang, workers=workers)
     if nodes is None:
         return None
     then.take(then.allocate(gang, nodes))
     spare = Free(np.minimum(then.cells, free.cells), free.num_devices)
     return Reservation(float(held.ends_s[order[low - 1]]) if low else 0.0, tuple(nodes), spare)
+
+
+def _fewest_ended(leaving: _Leaving, empty: Free, gang: CompiledGang, workers: int) -> int:
+    """Return how many gangs end, at least, before a gang fits that fits on `empty`; by its GPUs alone, often exact."""
+    if not gang.devices:
+        return 0
+    ended = np.zeros(empty.flat.size, dtype=np.int64)
+    np.maximum.at(ended, leaving.cell, leaving.turn + 1)
+    whole = np.where(empty.cells == UNIT, ended.reshape(empty.cells.shape), _NEVER)[:, : empty.num_devices]
+    whole[~gang.mask] = _NEVER
+    whole.sort(axis=1)
+    slots = whole[:, gang.devices - 1 :: gang.devices]
+    if gang.domains is None:
+        return int(np.partition(slots.reshape(-1), workers - 1)[workers - 1])
+    domain = np.repeat(gang.domains, slots.shape[1])
+    order = np.lexsort((slots.reshape(-1), domain))
+    first = np.searchsorted(domain[order], np.arange(domain.max() + 1))
+    last = first + workers - 1
+    last = last[last < np.append(first[1:], len(order))]
+    return int(slots.reshape(-1)[order[last]].min())

@@ -19,7 +19,7 @@ import numpy as np
 
 from mlaas.scheduler.decision.backfill import Held, Reservation, reserve
 from mlaas.scheduler.decision.elastic import enlarge, grow
-from mlaas.scheduler.decision.ordering import AGED_RANK, Blocked, entitled_pending, usage_by_leaf
+from mlaas.scheduler.decision.ordering import AGED_RANK, Blocked, entitled_pending
 from mlaas.scheduler.decision.placement import find_nodes
 from mlaas.scheduler.decision.yielders import Yielders
 from mlaas.scheduler.types import Decision, Move, Place, Placement, Preempt, Reserve, Shrink, Wait, WaitCode
@@ -98,7 +98,7 @@ class Cycle:
     @cached_property
     def usage(self) -> Usage:
         """Quota usage of the plan."""
-        return self.snapshot.queues.usage(usage_by_leaf(self.snapshot))
+        return self.snapshot.usage.copy()
 
     def walk(self) -> None:
         """Go through the waiting workloads until nothing more can happen."""
@@ -116,7 +116,8 @@ class Cycle:
                 order = order[1:]
                 if not self._start(row):
                     order = order[~self._hopeless(row, order)]
-                    rest = rest[~self._hopeless(row, rest)]
+                    if len(rest):
+                        rest = rest[~self._hopeless(row, rest)]
         if first_outside is not None:
             self._stay(first_outside)
 
@@ -147,9 +148,7 @@ class Cycle:
             may[number] = _may_fit(self.free, gangs[number], by_moving=self.policy.moves)
         candidate = may[self.gang]
         if not candidate.all() and self.yielders is not None:
-            candidate |= self.ranks > self.yielders.floor
-            if self.is_limited:
-                candidate[:] = True
+            candidate |= self.is_limited or self.ranks > self.yielders.floor
         others = np.flatnonzero(~candidate)
         if not len(others):
             return np.flatnonzero(candidate), None
@@ -190,7 +189,7 @@ class Cycle:
             return False
         if not self.aged[row] and (self.left_to_aged or (self.head is not None and self.aged[self.head])):
             return False
-        if self.ranks[row] > self.yielders.floor or self._is_entitled(row, gang, workers):
+        if self.yielders.may_hear(self.ranks[row]) or self._is_entitled(row, gang, workers):
             room = self.yielders.room_for(self, row, gang, workers)
             if room is not None:
                 self._yield_and_place(row, gang, room)
@@ -228,8 +227,7 @@ class Cycle:
         allocation = self.cells_for(row).allocate(gang, nodes)
         self._hold(allocation, self.snapshot.now_s + float(self.runtime_s[row]))
         if self.is_limited:
-            workers = sum(count for _, count in nodes)
-            self.usage.charge(int(self.queue[row]), workers * gang.demand)
+            self.usage.charge(int(self.queue[row]), allocation.num_workers * gang.demand)
         placement = self.snapshot.cluster.placement(allocation)
         self.actions.append(Place(self.snapshot.pending.ids[row], placement, reason, after))
 
@@ -394,7 +392,7 @@ def _may_fit(free: Free, gang: CompiledGang, *, by_moving: bool) -> bool:
     """Whether a gang could fit, by its GPUs alone: cheap, and never wrong when it says no."""
     if not gang.devices:
         return True
-    fits_a_node = by_moving or gang.devices <= free.whole.max()
+    fits_a_node = by_moving or gang.devices <= free.whole.max(initial=0)
     return bool(fits_a_node and gang.devices * gang.gang.min_workers <= free.whole.sum())
 
 

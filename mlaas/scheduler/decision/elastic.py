@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,8 @@ def _enlarged(snapshot: Snapshot, action: Place, free: Free, usage: Usage) -> Pl
     gang, queue = snapshot.cluster.gangs[pending.ints_of("gang")[row]], int(pending.ints_of("queue")[row])
     if not gang.gang.is_elastic or gang.domains is not None or gang.gang.strategy not in _LOOSE or gang.fraction:
         return action
-    more = _affordable(free, usage, gang, queue, at_most=gang.gang.max_workers - action.placement.num_workers)
+    at_most = min(most_workers(free, gang), gang.gang.max_workers - action.placement.num_workers)
+    more = _affordable(usage, gang, queue, at_most=at_most)
     nodes = find_nodes(free, gang, workers=more) if more else None
     if nodes is None:
         return action
@@ -59,30 +61,35 @@ def grow(snapshot: Snapshot, free: Free, usage: Usage, *, gone: AbstractSet[int]
     running = snapshot.running
     smaller = running.ints_of("workers") < running.ints_of("max_workers")
     settled = running.floats_of("protected_until_s") <= snapshot.now_s
-    elastic = [int(row) for row in np.flatnonzero(smaller & settled) if int(row) not in gone]
-    elastic.sort(key=lambda row: (running.floats_of("speed")[row], running.ints_of("sequence")[row]))
+    rows = np.flatnonzero(smaller & settled)
+    rows = rows[np.lexsort((running.ints_of("sequence")[rows], running.floats_of("speed")[rows]))]
+    idle = _Idle(free)
     grown = []
-    without_room: set[int] = set()
-    for row in elastic:
-        number = int(running.ints_of("gang")[row])
-        if number in without_room:
-            continue
+    for row in rows.tolist():
+        number, size = int(running.ints_of("gang")[row]), int(running.ints_of("workers")[row])
         gang = snapshot.cluster.gangs[number]
-        if not most_workers(free, gang):
-            without_room.add(number)
+        most = 0 if row in gone else idle.most_workers(gang)
+        if not most:
             continue
         queue = int(running.ints_of("queue")[row])
-        room = gang.gang.max_workers - int(running.ints_of("workers")[row])
-        more = _affordable(free, usage, gang, queue, at_most=room)
-        size = int(running.ints_of("workers")[row])
-        nodes = find_nodes(free, gang, workers=more) if more >= max(1, LEAST_GROWTH * size) else None
+        more = _affordable(usage, gang, queue, at_most=min(most, gang.gang.max_workers - size))
+        nodes = idle.find_nodes(gang, workers=more) if more >= max(1, LEAST_GROWTH * size) else None
         if nodes is None or not _stays_together(snapshot, gang, row, nodes):
             continue
         free.take(free.allocate(gang, nodes))
+        idle = _Idle(free)
         usage.charge(queue, more * gang.demand)
         placement = _joined(snapshot, snapshot.cluster.placement(running.allocations[running.ids[row]]), nodes)
         grown.append(Grow(running.ids[row], placement, f"{more} more workers on idle capacity"))
     return grown
+
+
+class _Idle:
+    """Free cells while nothing is taken from them: many gangs of few kinds ask the same."""
+
+    def __init__(self, free: Free) -> None:
+        self.most_workers = lru_cache(maxsize=None)(partial(most_workers, free))
+        self.find_nodes = lru_cache(maxsize=None)(partial(find_nodes, free))
 
 
 def _joined(snapshot: Snapshot, placement: Placement, nodes: list[tuple[int, int]]) -> Placement:
@@ -94,9 +101,9 @@ def _joined(snapshot: Snapshot, placement: Placement, nodes: list[tuple[int, int
     return Placement(tuple(counts.items()))
 
 
-def _affordable(free: Free, usage: Usage, gang: CompiledGang, queue: int, *, at_most: int) -> int:
-    """Most workers that fit on idle nodes and in the queue's quota."""
-    more = min(at_most, most_workers(free, gang))
+def _affordable(usage: Usage, gang: CompiledGang, queue: int, *, at_most: int) -> int:
+    """Most workers that fit in the queue's quota."""
+    more = at_most
     while more > 0 and not usage.fits(queue, more * gang.demand):
         more -= 1
     return more
@@ -112,4 +119,4 @@ def _stays_together(snapshot: Snapshot, gang: CompiledGang, row: int, nodes: lis
         return len(then) == 1
     if gang.gang.strategy is Strategy.STRICT_SPREAD and now & {node for node, _ in nodes}:
         return False
-    return gang.domains is None or len(np.unique(gang.domains[list(then)])) == 1
+    return gang.domains is None or len(set(gang.domains[list(then)].tolist())) == 1

@@ -40,7 +40,7 @@ def fair_shares(tree: QueueTree, active: Bools) -> Floats:
         tree: The queues.
         active: Queues that have work; those without leave their part to the others.
     """
-    parent = np.array(tree.parent, dtype=np.int64)
+    parent = tree.parents
     busy = active.copy()
     for level in reversed(tree.levels[1:]):
         busy[parent[level[busy[level]]]] = True

@@ -137,6 +137,8 @@ class _Search:
 
     def _rehouse(self, node: int, leaving: list[int]) -> bool:
         """Give each leaving row a place elsewhere, and the worker its place here; change nothing when one has none."""
+        if not self._may_rehouse(node, leaving):
+            return False
         free = self.free.copy()
         for row in leaving:
             free.give(self.running.allocations[self.running.ids[row]])
@@ -157,3 +159,10 @@ class _Search:
         self.free = Free(free.cells, free.num_devices)
         self.moves += found
         return True
+
+    def _may_rehouse(self, node: int, leaving: list[int]) -> bool:
+        """Whether other nodes have devices for a worker of each leaving row: cheap, never wrong when it says no."""
+        elsewhere = self.free.whole.copy()
+        elsewhere[node] = 0
+        most = int(elsewhere.max())
+        return all(self.gangs[number].devices <= most for number in self.running.ints_of("gang")[leaving].tolist())

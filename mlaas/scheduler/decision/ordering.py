@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mlaas.errors import ConfigError
-from mlaas.scheduler.decision.fairness import boost, fair_shares, virtual_start
-from mlaas.scheduler.decision.quota import INFINITE
-from mlaas.scheduler.estimates import exceeded, outlook
+from mlaas.scheduler.decision.fairness import boost, virtual_start
+from mlaas.scheduler.estimates import exceeded, outlook, service_rate
 from mlaas.scheduler.tables import is_protected
 
 if TYPE_CHECKING:
@@ -68,6 +67,9 @@ class SchedulingPolicy(Protocol):
     def running_ranks(self, snapshot: Snapshot) -> Floats:
         """Return the rank of each running row on the same scale. Only asked when someone might have to yield."""
 
+    def least_running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Return what no running row ranks below; worth more than the ranks only where it costs less."""
+
     def protected(self, snapshot: Snapshot) -> Bools:
         """Return the running gangs that are left in peace now."""
 
@@ -96,6 +98,10 @@ class _Stated(ABC):
     def running_ranks(self, snapshot: Snapshot) -> Floats:
         """Return equal ranks: nobody yields."""
         return np.zeros(len(snapshot.running))
+
+    def least_running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Return the ranks."""
+        return self.running_ranks(snapshot)
 
     def protected(self, snapshot: Snapshot) -> Bools:
         """Return the running gangs that are left in peace now."""
@@ -256,11 +262,15 @@ class MlaasPolicy:
         standing = _Standing(expected.rate, left_s, turn_s, ~borrowed(snapshot, expected.rate))
         return self._ranks(table, standing, self._pull(snapshot), now_s)
 
+    def least_running_ranks(self, snapshot: Snapshot) -> Floats:
+        """Return the ranks as if nobody had aged, was in a hurry or on what its queue is guaranteed."""
+        table = snapshot.running
+        rate = service_rate(table.floats_of("log_median"), table.floats_of("sigma"), _since_s(table, snapshot.now_s))
+        ranks = 1e4 * table.ints_of("priority") + _urgency(rate, table) + self._pull(snapshot)[table.ints_of("queue")]
+        return np.minimum(ranks, AGED_RANK)
+
     def _pull(self, snapshot: Snapshot) -> Floats:
-        active = np.zeros(len(snapshot.queues.queues), dtype=bool)
-        active[snapshot.pending.ints_of("queue")] = True
-        active[snapshot.running.ints_of("queue")] = True
-        return boost(snapshot.average_share, fair_shares(snapshot.queues, active), bound=self.fairness_bound)
+        return boost(snapshot.average_share, snapshot.due, bound=self.fairness_bound)
 
     def protected(self, snapshot: Snapshot) -> Bools:
         """Return the running gangs that are left in peace now."""
@@ -292,7 +302,7 @@ class MlaasPolicy:
             "priority": 1e4 * table.ints_of("priority"),
             "deadline": 2e3 * ((slack_s >= 0.0) & (slack_s < standing.left_s)),
             "guarantee": 1e3 * standing.entitled,
-            "estimate": np.log(standing.rate / np.maximum(table.floats_of("share"), _LEAST_SHARE)),
+            "estimate": _urgency(standing.rate, table),
             "fair share": pull[table.ints_of("queue")],
         }
 
@@ -316,8 +326,19 @@ def _standing(snapshot: Snapshot) -> _Standing:
 
 
 def _outlook(running: RunningTable, now_s: float) -> Outlook:
-    since_s = np.maximum(running.attained_s(now_s) - running.floats_of("believed_from_s"), 0.0)
-    return outlook(running.floats_of("log_median"), running.floats_of("sigma"), since_s)
+    return outlook(running.floats_of("log_median"), running.floats_of("sigma"), _since_s(running, now_s))
+
+
+def _since_s(running: RunningTable, now_s: float) -> Floats:
+    """Return the time run of what each belief is about."""
+    since_s: Floats = np.maximum(running.attained_s(now_s) - running.floats_of("believed_from_s"), 0.0)
+    return since_s
+
+
+def _urgency(rate: Floats, table: PendingTable | RunningTable) -> Floats:
+    """Return the log of the rate at which each gang is likely to finish, per share of the cluster that it takes."""
+    urgency: Floats = np.log(rate / np.maximum(table.floats_of("share"), _LEAST_SHARE))
+    return urgency
 
 
 def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
@@ -328,22 +349,20 @@ def borrowed(snapshot: Snapshot, value: Floats) -> Bools:
     table, tree = snapshot.running, snapshot.queues
     if not tree.is_limited:
         return np.ones(len(table), dtype=bool)
-    queue = table.ints_of("queue")
-    named: Bools = tree.guarantee > 0
-    bound = np.where(named, tree.entitlement, INFINITE)
-    result: Bools = named.sum(axis=1)[queue] == 0
-    rows = np.flatnonzero((usage_by_leaf(snapshot) > bound).sum(axis=1)[queue])
+    queue, gang, workers = table.ints_of("queue"), table.ints_of("gang"), table.ints_of("workers")
+    result = ~tree.has_guarantee[queue]
+    rows = np.flatnonzero((snapshot.usage.by_leaf > tree.owned).sum(axis=1)[queue])
     order = rows[np.argsort(-value[rows], kind="stable")]
     # Few distinct numbers in a narrow type: numpy sorts those by counting.
-    order = order[np.argsort(queue[order].astype(np.min_scalar_type(len(bound))), kind="stable")]
+    order = order[np.argsort(queue[order].astype(np.min_scalar_type(len(tree.queues))), kind="stable")]
     groups = queue[order]
     first = np.flatnonzero(np.diff(groups, prepend=-1))
     sizes = np.diff(first, append=len(order))
-    for column in np.flatnonzero(named.any(axis=0)):
-        held = held_units(snapshot)[order, column]
+    for column in np.flatnonzero((tree.guarantee > 0).any(axis=0)):
+        held = snapshot.cluster.demands[gang[order], column] * workers[order]
         used = np.cumsum(held)
         used -= np.repeat(used[first] - held[first], sizes)
-        result[order] |= used > bound[groups, column]
+        result[order] |= used > tree.owned[groups, column]
     return result
 
 
@@ -375,22 +394,13 @@ def entitled_pending(snapshot: Snapshot) -> Bools:
     table, tree = snapshot.pending, snapshot.queues
     if not tree.is_limited:
         return np.zeros(len(table), dtype=bool)
-    usage, gangs = tree.usage(usage_by_leaf(snapshot)), snapshot.cluster.gangs
-    pairs, inverse = np.unique(table.ints_of("queue") * len(gangs) + table.ints_of("gang"), return_inverse=True)
-    known = [
-        usage.is_entitled(queue, gangs[gang].gang.min_workers * gangs[gang].demand)
-        for queue, gang in (divmod(pair, len(gangs)) for pair in pairs.tolist())
-    ]
-    return np.array(known, dtype=bool)[inverse]
-
-
-def usage_by_leaf(snapshot: Snapshot) -> Ints:
-    """Return the units that each queue's own running gangs hold, queues x resources."""
-    table, num_queues, demands = snapshot.running, len(snapshot.queues.queues), snapshot.cluster.demands
-    pair = table.ints_of("queue") * len(demands) + table.ints_of("gang")
-    workers = np.bincount(pair, weights=table.ints_of("workers"), minlength=num_queues * len(demands))
-    usage: Ints = workers.astype(np.int64).reshape(num_queues, len(demands)) @ demands
-    return usage
+    usage, gangs = snapshot.usage, snapshot.cluster.gangs
+    pair = table.ints_of("queue") * len(gangs) + table.ints_of("gang")
+    known = np.zeros(len(tree.queues) * len(gangs), dtype=bool)
+    for one in np.flatnonzero(np.bincount(pair)).tolist():
+        queue, gang = divmod(one, len(gangs))
+        known[one] = usage.is_entitled(queue, gangs[gang].gang.min_workers * gangs[gang].demand)
+    return known[pair]
 
 
 def held_units(snapshot: Snapshot) -> Ints:

@@ -33,7 +33,8 @@ class _Bounds:
     lent: list[list[int]]
     quota: list[list[int]]
     limit: list[list[int]]
-    guarantee: list[list[int]]
+    guaranteed: list[list[int]]
+    """Of each queue, the resources that it has a guarantee of."""
     entitlement: list[list[int]]
 
 
@@ -45,6 +46,8 @@ class QueueTree:
         self.resources = tuple(resources)
         self.row_of = {queue.name: row for row, queue in enumerate(self.queues)}
         self.parent = [-1 if queue.parent is None else self.row_of[queue.parent] for queue in self.queues]
+        self._paths = [self._path(row) for row in range(len(self.queues))]
+        self.parents = np.array(self.parent, dtype=np.int64)
         self.weight = np.array([queue.weight for queue in self.queues])
         self.guarantee = self._matrix([queue.guarantee for queue in self.queues], absent=0)
         self.borrowing_limit = self._matrix([queue.borrowing_limit for queue in self.queues], absent=int(INFINITE))
@@ -65,20 +68,26 @@ class QueueTree:
             if parent < 0:
                 self.quota[row][~self._named_below(row)] = INFINITE
                 self.kept[row] = 0
+        self.has_guarantee: Bools = np.array([bool((queue > 0).any()) for queue in self.guarantee], dtype=bool)
+        self.owned = np.where(self.guarantee > 0, self.entitlement, INFINITE)
+        """What a queue may hold and borrow nothing; of what it has no guarantee of, all."""
         self.bounds = _Bounds(
             self.kept.tolist(), self.lent.tolist(), self.quota.tolist(), self.borrowing_limit.tolist(),
-            self.guarantee.tolist(), self.entitlement.tolist(),
+            [np.flatnonzero(amounts > 0).tolist() for amounts in self.guarantee], self.entitlement.tolist(),
         )  # fmt: skip
 
     def usage(self, by_leaf: Ints) -> Usage:
         """Return the state of all quotas when each queue's own workloads use `by_leaf` units (queues x resources)."""
-        total, parent = by_leaf.copy(), np.array(self.parent, dtype=np.int64)
+        total = by_leaf.copy()
         for level in reversed(self.levels[1:]):
-            np.add.at(total, parent[level], np.maximum(total[level] - self.kept[level], 0))
-        return Usage(self, by_leaf.copy(), total)
+            np.add.at(total, self.parents[level], np.maximum(total[level] - self.kept[level], 0))
+        return Usage(self, by_leaf.copy(), total.tolist())
 
     def path(self, row: int) -> list[int]:
         """Return a queue and its ancestors, the root last."""
+        return self._paths[row]
+
+    def _path(self, row: int) -> list[int]:
         rows = [row]
         while self.parent[rows[-1]] >= 0:
             rows.append(self.parent[rows[-1]])
@@ -107,19 +116,24 @@ class Usage:
     they save.
     """
 
-    def __init__(self, tree: QueueTree, by_leaf: Ints, total: Ints) -> None:
+    def __init__(self, tree: QueueTree, by_leaf: Ints, total: list[list[int]]) -> None:
         self.tree = tree
         self.by_leaf = by_leaf
-        self._total: list[list[int]] = total.tolist()
+        """Units that each queue's own workloads use, queues x resources."""
+        self._total = total
         self._kept, self._lent = tree.bounds.kept, tree.bounds.lent
         self._quota, self._limit = tree.bounds.quota, tree.bounds.limit
+
+    def copy(self) -> Usage:
+        """Return an independent copy."""
+        return Usage(self.tree, self.by_leaf.copy(), [row.copy() for row in self._total])
 
     def charge(self, row: int, need: Ints) -> None:
         """Add usage to a queue; a negative `need` refunds it."""
         self.by_leaf[row] += need
         path = self.tree.path(row)
         for column, amount in enumerate(need.tolist()):
-            for node in path:
+            for node in path if amount else ():
                 total, kept = self._total[node], self._kept[node][column]
                 before = max(total[column] - kept, 0)
                 total[column] += amount
@@ -142,6 +156,9 @@ class Usage:
 
     def is_entitled(self, row: int, need: Ints) -> bool:
         """Return whether `need` more stays within the queue's own guarantee of every resource that has one."""
-        total, bounds = self._total[row], self.tree.bounds
-        named = [column for column, amount in enumerate(bounds.guarantee[row]) if amount > 0]
-        return bool(named) and all(total[it] + int(need[it]) <= bounds.entitlement[row][it] for it in named)
+        total, named, entitlement = (
+            self._total[row],
+            self.tree.bounds.guaranteed[row],
+            self.tree.bounds.entitlement[row],
+        )
+        return bool(named) and all(total[it] + int(need[it]) <= entitlement[it] for it in named)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlaas.scheduler.decision.moving import Way
     from mlaas.scheduler.decision.ordering import SchedulingPolicy
     from mlaas.scheduler.decision.preemption import Room
+    from mlaas.scheduler.estimates import Floats
     from mlaas.scheduler.snapshot import Snapshot
 
 
@@ -29,17 +30,46 @@ class Yielders:
 
     def __init__(self, snapshot: Snapshot, policy: SchedulingPolicy, margin: float) -> None:
         self.snapshot = snapshot
+        self.policy = policy
         self.margin = margin
-        self.ranks = policy.running_ranks(snapshot)
         self.askable: Bools = ~policy.protected(snapshot)
         running = snapshot.running
         self.askable_by_urgent: Bools = self.askable | (
             (running.ints_of("preemptible") != 0) & (running.ints_of("priority") < URGENT)
         )
         has_urgent = bool((snapshot.pending.ints_of("priority") >= URGENT).any())
-        asked = self.askable_by_urgent if has_urgent else self.askable
-        self.floor = float(self.ranks[asked].min()) + self.margin if asked.any() else np.inf
+        self.asked = self.askable_by_urgent if has_urgent else self.askable
         self.min_workers = snapshot.running.ints_of("min_workers")
+
+    @cached_property
+    def ranks(self) -> Floats:
+        """What each row ranks."""
+        return self.policy.running_ranks(self.snapshot)
+
+    @cached_property
+    def least(self) -> Floats:
+        """What no row ranks below. Most cycles find nobody to ask by these, and never need the ranks."""
+        return self.policy.least_running_ranks(self.snapshot) if self.snapshot.queues.is_limited else self.ranks
+
+    @cached_property
+    def floor(self) -> float:
+        """Who ranks above this outranks some row."""
+        return self._floor(self.ranks)
+
+    @cached_property
+    def _least_floor(self) -> float:
+        return self._floor(self.least)
+
+    def _floor(self, ranks: Floats) -> float:
+        return float(ranks[self.asked].min(initial=np.inf)) + self.margin
+
+    @property
+    def _knows_ranks(self) -> bool:
+        return "ranks" in vars(self)
+
+    def may_hear(self, rank: float) -> bool:
+        """Whether some row may be outranked by this: cheap, and never wrong when it says no."""
+        return rank > (self.floor if self._knows_ranks else self._least_floor)
 
     @cached_property
     def borrowed(self) -> Bools:
@@ -53,12 +83,17 @@ class Yielders:
 
     def room_for(self, cycle: Cycle, row: int, gang: CompiledGang, workers: int) -> Room | None:
         """Return the room that running gangs can make for a waiting workload."""
-        eligible = self._eligible(cycle, row, gang, workers)
-        if not eligible.any() or not self._may_be_enough(cycle.free, gang, workers, eligible):
+        if not self._knows_ranks:
+            everyone = np.ones(len(self.least), dtype=bool)
+            eligible = self._eligible(cycle, row, gang, workers, ranks=self.least, borrowed=everyone)
+            if not self._may_be_enough(cycle.free, gang, workers, eligible):
+                return None
+        eligible = self._eligible(cycle, row, gang, workers, ranks=self.ranks, borrowed=self.borrowed)
+        if not self._may_be_enough(cycle.free, gang, workers, eligible):
             return None
         if cycle.head is not None and cycle.reservation is None:
             cycle.reserve_for_head()
-            eligible = self._eligible(cycle, row, gang, workers)
+            eligible = self._eligible(cycle, row, gang, workers, ranks=self.ranks, borrowed=self.borrowed)
         claim = Claim(gang, workers, int(cycle.queue[row]), workers * gang.demand, eligible)
         return make_room(
             claim, cycle.cells_for(row), cycle.usage if cycle.is_limited else None, cycle.snapshot.running,
@@ -67,20 +102,20 @@ class Yielders:
 
     def _may_be_enough(self, free: Free, gang: CompiledGang, workers: int, eligible: Bools) -> bool:
         """Whether these rows hold enough devices: cheap, and never wrong when it says no."""
+        if not eligible.any():
+            return False
         if not gang.devices:
             return True
-        row, node = self.devices
-        devices = np.bincount(node[eligible[row]], minlength=len(free.whole)) + free.whole
-        return int((devices[gang.mask] // gang.devices).sum()) >= workers
+        row, node, devices = self.devices
+        given = np.bincount(node, weights=devices * eligible[row], minlength=len(free.whole)).astype(np.int64)
+        return int(((given + free.whole)[gang.mask] // gang.devices).sum()) >= workers
 
     @cached_property
-    def devices(self) -> tuple[Ints, Ints]:
-        """(running row, node) of each device that is held, by however small a part."""
-        row, cell, amount, _ = self.snapshot.running.entries()
-        cluster = self.snapshot.cluster
-        node, column = np.divmod(cell, cluster.cells.shape[1])
-        held = (amount > 0) & (column < cluster.num_devices)
-        return row[held], node[held]
+    def devices(self) -> tuple[Ints, Ints, Ints]:
+        """(running row, node, devices of which it holds however small a part there)."""
+        row, node, workers = self.snapshot.running.parts()
+        per_worker = self.snapshot.cluster.devices[self.snapshot.running.ints_of("gang")]
+        return row, node, per_worker[row] * workers
 
     def way_for(self, cycle: Cycle, row: int, gang: CompiledGang, workers: int) -> Way | None:
         """Return the moves to other nodes that let a waiting workload start on idle capacity."""
@@ -103,9 +138,12 @@ class Yielders:
             budget=MOST_COST * float(cycle.runtime_s[row] * pending.floats_of("share")[row]),
         )  # fmt: skip
 
-    def _eligible(self, cycle: Cycle, row: int, gang: CompiledGang, workers: int) -> Bools:
+    def _eligible(
+        self, cycle: Cycle, row: int, gang: CompiledGang, workers: int, *, ranks: Floats, borrowed: Bools
+    ) -> Bools:
+        """Rows that a waiting workload may ask, if they rank like this and lie on capacity that is borrowed or not."""
         running, pending = cycle.snapshot.running, cycle.snapshot.pending
-        below = self.ranks + self.margin < cycle.ranks[row]
+        below = ranks + self.margin < cycle.ranks[row]
         priority = int(pending.ints_of("priority")[row])
         askable = self.askable_by_urgent if priority >= URGENT else self.askable
         eligible = askable & (running.ints_of("priority") <= priority)
@@ -113,7 +151,7 @@ class Yielders:
             queue = int(cycle.queue[row])
             entitled = cycle.usage.is_entitled(queue, workers * gang.demand)
             mine = running.ints_of("queue") == queue
-            eligible &= (mine & below) | (self.borrowed & ~mine & (below | entitled))
+            eligible &= (mine & below) | (borrowed & ~mine & (below | entitled))
         else:
             eligible &= below
         if cycle.gone:

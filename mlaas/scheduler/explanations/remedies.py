@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlaas.scheduler.decision.cycle import decide
-from mlaas.scheduler.decision.ordering import usage_by_leaf
 from mlaas.scheduler.decision.placement import most_workers
 from mlaas.scheduler.decision.preemption import Claim, make_room, preference
 from mlaas.scheduler.ledger import Ledger
@@ -195,7 +194,7 @@ def _other_queues(snapshot: Snapshot, entry: Entry, choices: Choices) -> Iterato
     tree, gang = snapshot.queues, entry.workload.gang
     compiled = snapshot.cluster.gangs[snapshot.cluster.compile(gang)]
     need = gang.min_workers * compiled.demand
-    usage = tree.usage(usage_by_leaf(snapshot))
+    usage = snapshot.usage
     parents = set(tree.parent)
     rooms = []
     for queue, row in tree.row_of.items():
@@ -232,7 +231,7 @@ def _yielders(snapshot: Snapshot, entry: Entry) -> Iterator[Remedy]:
     lost = np.array([_lost_gpu_s(snapshot, row) for row in range(len(running))])
     claim = Claim(gang, workers, snapshot.queues.row_of[entry.workload.queue], workers * gang.demand, everyone)
     room = make_room(
-        claim, cluster.free(), snapshot.queues.usage(usage_by_leaf(snapshot)), running,
+        claim, cluster.free(), snapshot.usage, running,
         order=preference(running, borrowed=everyone, ranks=lost), needs=needs, min_workers=running.ints_of("workers"),
     )  # fmt: skip
     if room is not None and room.yielding:

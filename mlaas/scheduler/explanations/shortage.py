@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlaas.scheduler.cluster import UNIT
-from mlaas.scheduler.decision.ordering import usage_by_leaf
 from mlaas.scheduler.decision.placement import most_workers
 from mlaas.scheduler.decision.quota import INFINITE
 from mlaas.scheduler.wording import amount, count, listed
@@ -123,13 +122,11 @@ def quota_levels(snapshot: Snapshot, *, queue: str, need: Ints) -> tuple[QuotaLe
         queue: Whose quota.
         need: Units of each of the cluster's `resources`.
     """
-    tree = snapshot.queues
-    by_leaf = usage_by_leaf(snapshot)
-    usage = tree.usage(by_leaf)
+    tree, usage = snapshot.queues, snapshot.usage
     levels = []
     for row in tree.path(tree.row_of[queue]):
         below = [other for other in range(len(tree.queues)) if row in tree.path(other)]
-        used = by_leaf[below].sum(axis=0)
+        used = usage.by_leaf[below].sum(axis=0)
         for column in np.flatnonzero(need):
             available = usage.available(row, int(column))
             if available < INFINITE >> 1:

@@ -9,7 +9,6 @@ import numpy as np
 
 from mlaas.scheduler.cluster import UNIT
 from mlaas.scheduler.decision.fairness import fair_shares
-from mlaas.scheduler.decision.ordering import usage_by_leaf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -250,7 +249,7 @@ def _queues(snapshot: Snapshot) -> tuple[QueueView, ...]:
     below = np.zeros((len(rows), len(rows)), dtype=bool)
     for row in rows:
         below[tree.path(row), row] = True
-    used = below.astype(np.int64) @ usage_by_leaf(snapshot)
+    used = below.astype(np.int64) @ snapshot.usage.by_leaf
     waits = np.bincount(pending.ints_of("queue"), minlength=len(rows))
     runs = np.bincount(running.ints_of("queue"), minlength=len(rows))
     due = fair_shares(tree, (waits + runs) > 0)

@@ -2,14 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mlaas.errors import AdmissionError
+from mlaas.scheduler.cluster import UNIT
 from mlaas.scheduler.decision.cycle import decide
-from mlaas.scheduler.decision.ordering import POLICIES, usage_by_leaf
+from mlaas.scheduler.decision.ordering import POLICIES
+from mlaas.scheduler.estimates import outlook
 from mlaas.scheduler.ledger import Ledger
+from mlaas.scheduler.snapshot import Snapshot
 from mlaas.scheduler.tables import is_protected
 from mlaas.scheduler.types import (
     Gang,
@@ -143,6 +148,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def decide_and_apply(self) -> None:
         snapshot = self.ledger.snapshot()
+        self.check_kept(snapshot)
         decision = decide(snapshot, self.policy)
         assert decide(snapshot, self.policy) == decision, "the same snapshot gives the same decision"
         self.check_asked(decision.actions)
@@ -157,6 +163,28 @@ class Life(RuleBasedStateMachine):
                 case Reserve():
                     assert action.start_s >= self.ledger.now_s
             assert action.reason
+
+    def check_kept(self, snapshot: Snapshot) -> None:
+        """What is carried on from event to event is what would be found afresh."""
+        cluster, running, pending = snapshot.cluster, snapshot.running, snapshot.pending
+        assert (cluster.view().whole == (cluster.cells[:, : cluster.num_devices] == UNIT).sum(axis=1)).all()
+        used = np.zeros_like(snapshot.usage.by_leaf)
+        parts = {}
+        for row, workload in enumerate(running.workloads):
+            gang, held = cluster.gangs[running.ints_of("gang")[row]], running.allocations[workload.id]
+            used[snapshot.queues.row_of[workload.queue]] += held.num_workers * gang.demand
+            parts |= {(row, node): workers for node, workers in held.nodes}
+            assert running.floats_of("share")[row] == held.num_workers * gang.share
+            assert running.attained_s_of(row, snapshot.now_s) == running.attained_s(snapshot.now_s)[row]
+        assert {
+            (row, node): workers for row, node, workers in np.transpose(running.parts()).tolist() if workers
+        } == parts
+        assert (snapshot.usage.by_leaf == used).all()
+        since_s = np.maximum(pending.floats_of("attained_s") - pending.floats_of("believed_from_s"), 0.0)
+        expected = outlook(pending.floats_of("log_median"), pending.floats_of("sigma"), since_s)
+        assert (pending.floats_of("remaining_s") == expected.remaining_s + pending.floats_of("restart_s")).all()
+        assert (pending.floats_of("rate") == 1.0 / (1.0 / expected.rate + pending.floats_of("restart_s"))).all()
+        assert (self.policy.least_running_ranks(snapshot) <= self.policy.running_ranks(snapshot)).all()
 
     def check_asked(self, actions) -> None:
         """Only who may be asked is asked, and only for a gang that starts in the same decision."""
@@ -208,8 +236,7 @@ class Life(RuleBasedStateMachine):
     def quotas_hold(self) -> None:
         if not hasattr(self, "ledger") or not self.ledger.tree.is_limited:
             return
-        snapshot = self.ledger.snapshot()
-        usage = usage_by_leaf(snapshot)[:, 0] / 10_000
+        usage = self.ledger.snapshot().usage.by_leaf[:, 0] / 10_000
         used = dict(zip([queue.name for queue in QUEUES], usage, strict=True))
         assert used["island"] <= 2.0
         assert used["product"] <= 4.0 + 3.0
@@ -224,3 +251,11 @@ TestLife = Life.TestCase
 
 def test_the_queues_of_this_test_are_sound() -> None:
     check_queues(QUEUES, [Node("n", Resources(gpus=16, cpus=16))])
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_without_any_node_everything_waits(policy: str) -> None:
+    ledger = Ledger([Node("n", Resources(gpus=8.0))], QUEUES)
+    ledger.submit(Workload("w", Gang(Resources(gpus=1.0)), submitted_s=0.0, queue="guests"))
+    ledger.set_nodes([])
+    assert not decide(ledger.snapshot(), POLICIES[policy]).actions

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlaas.scheduler.decision.cycle import decide
-from mlaas.scheduler.decision.ordering import POLICIES, usage_by_leaf
+from mlaas.scheduler.decision.ordering import POLICIES
 from mlaas.scheduler.decision.placement import find_nodes
 from mlaas.scheduler.explanations.explain import Explanation, Standing, explain
 from mlaas.scheduler.explanations.forecast import forecast
@@ -85,7 +85,7 @@ def test_each_remedy_starts_it_now(ledger: Ledger) -> None:
 @given(ledger=ledgers)
 def test_quota_is_that_of_the_queue_tree(ledger: Ledger) -> None:
     snapshot = ledger.snapshot()
-    tree, usage = snapshot.queues, snapshot.queues.usage(usage_by_leaf(snapshot))
+    tree, usage = snapshot.queues, snapshot.usage
     for workload_id in snapshot.pending.ids[:2]:
         row = snapshot.pending.row_of[workload_id]
         gang = snapshot.cluster.gangs[int(snapshot.pending.ints_of("gang")[row])]
