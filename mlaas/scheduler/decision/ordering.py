@@ -223,8 +223,13 @@ class MlaasPolicy:
 
     In this order: what has waited past its aging bound, the oldest first; priority; deadlines about to be missed;
     work that its queue is guaranteed; then the rate at which a gang is likely to finish per share of the cluster that
-    it takes (`estimates.service_rate`), pulled towards queues that have had less than they are due. Whatever of this
-    sets a waiting gang above a running one by more than `margin` lets it make the other yield.
+    it takes (`estimates.outlook`), pulled towards queues that have had less than they are due, and towards gangs wider
+    than half the cluster that have waited. Whatever of this sets a waiting gang above a running one by more than
+    `margin` lets it make the other yield.
+
+    **Width.** A gang that takes more than half of the cluster starts only once nearly all that runs has made way, and
+    least service first hardly ever lets that be: something smaller and sooner done comes meanwhile. So its rank grows
+    with its wait, counted in parts of what it has left: fully for a gang as wide as the cluster, not at all for half.
 
     **Aging bound.** A workload has aged when it has waited longer than `aging_s` and `aging_stretch` times what it has
     run. It then goes before all that have not. Nothing younger starts on a node that suits it, however short it claims
@@ -244,6 +249,10 @@ class MlaasPolicy:
     aging_stretch = 10.0
     aging_turn_s = 86_400.0
     fairness_bound = 2.0
+    width_pull = 1.5
+    width_part = 0.2
+    width_least_s = 600.0
+    """A wide gang gains `width_pull` times the log of 1 + its wait over this and `width_part` of what it has left."""
 
     def pending_ranks(self, snapshot: Snapshot) -> Floats:
         """Rank what waits."""
@@ -263,7 +272,7 @@ class MlaasPolicy:
         return self._ranks(table, standing, self._pull(snapshot), now_s)
 
     def least_running_ranks(self, snapshot: Snapshot) -> Floats:
-        """Return the ranks as if nobody had aged, was in a hurry or on what its queue is guaranteed."""
+        """Return the ranks as if nobody had aged, was in a hurry, on what its queue is guaranteed, or wide."""
         table = snapshot.running
         rate = service_rate(table.floats_of("log_median"), table.floats_of("sigma"), _since_s(table, snapshot.now_s))
         ranks = 1e4 * table.ints_of("priority") + _urgency(rate, table) + self._pull(snapshot)[table.ints_of("queue")]
@@ -295,7 +304,8 @@ class MlaasPolicy:
     ) -> dict[str, Floats]:
         """Return what ranks are made of; who has aged ranks by that alone."""
         slack_s = table.floats_of("deadline_s") - now_s - standing.left_s
-        waited_s = table.waits_s(now_s)
+        waited_s, share = table.waits_s(now_s), table.floats_of("share")
+        stretch = waited_s / (self.width_least_s + self.width_part * standing.left_s)
         aged = waited_s > self.aging_s + self.aging_stretch * standing.attained_s
         return {
             "aging": np.where(aged, AGED_RANK + waited_s / 86_400.0, 0.0),
@@ -304,6 +314,7 @@ class MlaasPolicy:
             "guarantee": 1e3 * standing.entitled,
             "estimate": _urgency(standing.rate, table),
             "fair share": pull[table.ints_of("queue")],
+            "width": self.width_pull * (2.0 * share - 1.0).clip(0.0, 1.0) * np.log1p(stretch),
         }
 
 

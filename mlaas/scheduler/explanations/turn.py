@@ -94,7 +94,7 @@ def _before(snapshot: Snapshot, parts: dict[str, Floats], other: int, row: int) 
 def _why(snapshot: Snapshot, parts: dict[str, Floats], other: int, row: int) -> str:
     """Say which part of its rank puts a workload first: the weightiest in which they differ.
 
-    Estimate and fair share weigh alike, so of these the one with the larger difference.
+    Estimate, fair share and width weigh alike, so of these the one with the larger difference.
     """
     pending = snapshot.pending
     differences = {name: float(values[other] - values[row]) for name, values in parts.items()}
@@ -117,6 +117,10 @@ def _why(snapshot: Snapshot, parts: dict[str, Floats], other: int, row: int) -> 
             left_s = float(pending.floats_of("remaining_s")[other])
             share = 100.0 * float(pending.floats_of("share")[other])
             return f"sooner done for what it takes: about {duration(left_s)} on {share:.3g} % of the cluster"
+        case "width":
+            share = 100.0 * float(pending.floats_of("share")[other])
+            waited = duration(float(pending.waits_s(snapshot.now_s)[other]))
+            return f"needs {share:.3g} % of the cluster at once, and has waited {waited} for that"
         case "order":
             return "comes first in the policy's order"
         case _:

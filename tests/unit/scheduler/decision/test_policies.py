@@ -258,6 +258,25 @@ def test_a_wide_gang_is_not_starved_by_a_stream_of_small_work() -> None:
         assert math.isfinite(ledger.now_s)
 
 
+def test_a_short_gang_as_wide_as_the_cluster_starts_within_hours_of_a_stream_of_smaller_work() -> None:
+    """Each of the stream is less work than the wide gang, so least service alone would put it last till it has aged."""
+    ledger = cluster(4, 4)
+    submit(ledger, *(job(f"s{-count}", estimate_s=1_800.0) for count in range(1, 9)))
+    step(ledger)
+    ends = {name: 1_800.0 * (1 + position / 8) for position, name in enumerate(ledger.running.ids)}
+    submit(ledger, job("wide", gpus=4, workers=2, estimate_s=600.0))
+    while "wide" not in ledger.running.row_of:
+        name = min(ends, key=ends.__getitem__)
+        ledger.advance(ends.pop(name))
+        ledger.finish(name)
+        submit(ledger, job(f"s{len(ends)}-{ledger.now_s}", estimate_s=1_800.0))
+        decision = step(ledger)
+        for gone in [action.workload_id for action in decision.actions if isinstance(action, Preempt)]:
+            del ends[gone]
+        ends |= dict.fromkeys(placed(decision), ledger.now_s + 1800.0)
+        assert ledger.now_s < 3 * 3_600.0
+
+
 def test_a_gang_goes_where_it_was_measured_to_be_fastest_and_is_believed_to_end_sooner_there() -> None:
     nodes = [
         Node(f"n{number}", Resources(gpus=2), labels=(("accelerator", kind),))
