@@ -16,16 +16,9 @@ FOLDER = Path(__file__).parent / "results"
 
 def write_result(name: str, figures: object) -> None:
     """Write `results/<name>.json` beside this file."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
     document = {
         "command": " ".join(["python", *(Path(word).name if word.startswith("/") else word for word in sys.argv)]),
-        "commit": commit,
+        "commit": commit(),
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{_cpu()}, {platform.machine()}, {platform.system()}",
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
@@ -33,6 +26,18 @@ def write_result(name: str, figures: object) -> None:
     }
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def commit() -> str:
+    """Return what is measured; `-dirty` where a file has changed since, results aside: they change by being written."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude)results")
+    return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(
+        ["git", *words], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    ).stdout.strip()
 
 
 def _cpu() -> str:
