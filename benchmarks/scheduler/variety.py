@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from results import write_result
@@ -42,14 +42,15 @@ def main() -> None:
     parser.add_argument("--policies", default="sjf,srsf-oracle,mlaas")
     parser.add_argument("--shapes", default=",".join(SHAPES))
     arguments = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for shape in arguments.shapes.split(","):
         for seed in range(arguments.seeds):
             jobs = trace(shape, seed=seed, count=arguments.jobs)
             for policy in arguments.policies.split(","):
-                rows.append({"shape": shape, "seed": seed} | figures(jobs, shape, policy, seed=seed))
+                rows.append({"shape": shape, "seed": seed, **figures(jobs, shape, policy, seed=seed)})
                 print(rows[-1], flush=True)
-    write_result("variety", rows)
+    shapes = arguments.shapes.split(",") if {"sjf", "mlaas"} <= set(arguments.policies.split(",")) else ()
+    write_result("variety", {"rows": rows, "over_sjf": [over_sjf(rows, shape) for shape in shapes]})
 
 
 def trace(shape: str, *, seed: int, count: int) -> list[TraceJob]:
@@ -111,6 +112,24 @@ def figures(jobs: Sequence[TraceJob], shape: str, policy: str, *, seed: int) -> 
         "worst_tenant_slowdown": round(report.worst_tenant_slowdown, 2),
         "missed_deadlines": report.missed_deadlines,
     }
+
+
+def over_sjf(rows: Sequence[dict[str, Any]], shape: str) -> dict[str, object]:
+    """Return our policy over shortest job first on one shape: geometric mean and worst of the seeds."""
+    of = {(row["policy"], row["seed"]): row for row in rows if row["shape"] == shape}
+    seeds = sorted(seed for policy, seed in of if policy == "mlaas")
+    summary: dict[str, object] = {"shape": shape, "seeds": len(seeds)}
+    for name in ("avg_jct_s", "p99_jct_s", "worst_tenant_slowdown"):
+        ratios = [of["mlaas", seed][name] / of["sjf", seed][name] for seed in seeds]
+        summary[name] = [round(float(value), 3) for value in (np.exp(np.log(ratios).mean()), max(ratios))]
+    for policy in ("sjf", "mlaas"):
+        mine = [of[policy, seed] for seed in seeds]
+        summary[policy] = {
+            "missed_deadlines": sum(row["missed_deadlines"] for row in mine),
+            "backlog_utilization": round(float(np.mean([row["backlog_utilization"] for row in mine])), 3),
+        }
+    print(summary)
+    return summary
 
 
 if __name__ == "__main__":
