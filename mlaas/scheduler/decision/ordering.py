@@ -305,7 +305,6 @@ class MlaasPolicy:
         """Return what ranks are made of; who has aged ranks by that alone."""
         slack_s = table.floats_of("deadline_s") - now_s - standing.left_s
         waited_s, share = table.waits_s(now_s), table.floats_of("share")
-        stretch = waited_s / (self.width_least_s + self.width_part * standing.left_s)
         aged = waited_s > self.aging_s + self.aging_stretch * standing.attained_s
         return {
             "aging": np.where(aged, AGED_RANK + waited_s / 86_400.0, 0.0),
@@ -314,8 +313,16 @@ class MlaasPolicy:
             "guarantee": 1e3 * standing.entitled,
             "estimate": _urgency(standing.rate, table),
             "fair share": pull[table.ints_of("queue")],
-            "width": self.width_pull * (2.0 * share - 1.0).clip(0.0, 1.0) * np.log1p(stretch),
+            "width": self._width(share, waited_s, standing.left_s),
         }
+
+    def _width(self, share: Floats, waited_s: Floats, left_s: Floats) -> Floats:
+        """Return how far each gang is pulled forward for its width and its wait."""
+        pull: Floats = np.maximum(2.0 * share - 1.0, 0.0)
+        if pull.any():  # rarely, and a cycle of a small cluster costs less than these logarithms
+            stretch = waited_s / (self.width_least_s + self.width_part * left_s)
+            pull = self.width_pull * np.minimum(pull, 1.0) * np.log1p(stretch)
+        return pull
 
 
 @dataclass(frozen=True, slots=True)
