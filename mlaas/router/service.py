@@ -176,12 +176,7 @@ class GatewayService:
             self._exporter.start()
         with suppress(PlatformError):
             await asyncio.to_thread(self._gate.refresh)
-        # What is there by now stays: no collection need look at it again.
-        gc.collect()
-        gc.freeze()
-        # A request's objects go with their last reference. The default of 700 looks for cycles several times a request
-        # when many are under way.
-        gc.set_threshold(_GC_THRESHOLD)
+        _relax_collector()
         self._loops = [
             asyncio.create_task(loop)
             for loop in (
@@ -277,6 +272,15 @@ class GatewayService:
             except Exception as error:  # noqa: BLE001  # outermost loop of the service: the last known endpoints stay in use
                 logger.warning("cannot follow the endpoints of local models, trying again: %s", error)
             await asyncio.sleep(_REFRESH_S)
+
+
+def _relax_collector() -> None:
+    """Have Python look for cycles seldom, and never in what is there by now, which stays."""
+    gc.collect()
+    gc.freeze()
+    # A request's objects go with their last reference. The default of 700 looks for cycles several times a request
+    # when many are under way.
+    gc.set_threshold(_GC_THRESHOLD)
 
 
 async def _keep_doing(what: str, work: Callable[[], Awaitable[object]]) -> None:
