@@ -63,7 +63,8 @@ class _HeldHead:
     """The transport of a response whose head waits for the first of its body, so that both leave in one write.
 
     ASGI wants it so ("Response Start"), but uvicorn writes each by itself: one more system call here, and the ingress
-    and the caller are woken for a head that they can do nothing with. That takes a small request a tenth of its time.
+    and the caller are woken for a head that they can do nothing with. Of a small request that is a tenth of HAProxy's
+    time, and four percent of the whole.
     """
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
