@@ -223,13 +223,14 @@ class MlaasPolicy:
 
     In this order: what has waited past its aging bound, the oldest first; priority; deadlines about to be missed;
     work that its queue is guaranteed; then the rate at which a gang is likely to finish per share of the cluster that
-    it takes (`estimates.outlook`), pulled towards queues that have had less than they are due, and towards gangs wider
-    than half the cluster that have waited. Whatever of this sets a waiting gang above a running one by more than
-    `margin` lets it make the other yield.
+    it takes (`estimates.outlook`), pulled towards queues that have had less than they are due, and towards wide gangs
+    that have waited. Whatever of this sets a waiting gang above a running one by more than `margin` lets it make the
+    other yield.
 
-    **Width.** A gang that takes more than half of the cluster starts only once nearly all that runs has made way, and
-    least service first hardly ever lets that be: something smaller and sooner done comes meanwhile. So its rank grows
-    with its wait, counted in parts of what it has left: fully for a gang as wide as the cluster, not at all for half.
+    **Width.** A gang that takes much of the cluster starts only once many others have made way together, and least
+    service first hardly ever lets that be: something smaller and sooner done comes meanwhile. So its rank grows with
+    its wait, counted in parts of what it has left: fully for a gang as wide as the cluster, and not at all up to a
+    quarter of it, or up to a half for a single worker, which needs no more than one node.
 
     **Aging bound.** A workload has aged when it has waited longer than `aging_s` and `aging_stretch` times what it has
     run. It then goes before all that have not. Nothing younger starts on a node that suits it, however short it claims
@@ -304,7 +305,7 @@ class MlaasPolicy:
     ) -> dict[str, Floats]:
         """Return what ranks are made of; who has aged ranks by that alone."""
         slack_s = table.floats_of("deadline_s") - now_s - standing.left_s
-        waited_s, share = table.waits_s(now_s), table.floats_of("share")
+        waited_s = table.waits_s(now_s)
         aged = waited_s > self.aging_s + self.aging_stretch * standing.attained_s
         return {
             "aging": np.where(aged, AGED_RANK + waited_s / 86_400.0, 0.0),
@@ -313,16 +314,17 @@ class MlaasPolicy:
             "guarantee": 1e3 * standing.entitled,
             "estimate": _urgency(standing.rate, table),
             "fair share": pull[table.ints_of("queue")],
-            "width": self._width(share, waited_s, standing.left_s),
+            "width": self._width(table, waited_s, standing.left_s),
         }
 
-    def _width(self, share: Floats, waited_s: Floats, left_s: Floats) -> Floats:
+    def _width(self, table: PendingTable | RunningTable, waited_s: Floats, left_s: Floats) -> Floats:
         """Return how far each gang is pulled forward for its width and its wait."""
-        pull: Floats = np.maximum(2.0 * share - 1.0, 0.0)
-        if pull.any():  # rarely, and a cycle of a small cluster costs less than these logarithms
+        narrow = np.where(table.ints_of("workers") > 1, 0.25, 0.5)
+        wide: Floats = np.maximum(table.floats_of("share") - narrow, 0.0) / (1.0 - narrow)
+        if wide.any():  # rarely, and a cycle of a small cluster costs less than these logarithms
             stretch = waited_s / (self.width_least_s + self.width_part * left_s)
-            pull = self.width_pull * np.minimum(pull, 1.0) * np.log1p(stretch)
-        return pull
+            wide = self.width_pull * np.minimum(wide, 1.0) * np.log1p(stretch)
+        return wide
 
 
 @dataclass(frozen=True, slots=True)
