@@ -208,16 +208,19 @@ class ClusterIndex:
             index.compile(compiled.gang)
         return index
 
-    def carried(self, allocation: Allocation, before: ClusterIndex) -> Allocation:
-        """Return an allocation of an index that this one was made `with_nodes` of, on the same devices."""
+    def carried(self, allocations: Mapping[str, Allocation], before: ClusterIndex) -> dict[str, Allocation]:
+        """Return allocations of an index that this one was made `with_nodes` of, on the same devices."""
         columns = np.arange(before.capacity.shape[1])
         for name, column in before.scalar_column.items():
             columns[column] = self.scalar_column.get(name, -1)
         rows = np.array([self.row_of.get(node.name, -1) for node in before.nodes], dtype=np.int64)
-        row, column_before = np.divmod(allocation.cells, before.capacity.shape[1])
-        cells = rows[row] * self.capacity.shape[1] + columns[column_before]
-        nodes = tuple((int(rows[node]), count) for node, count in allocation.nodes)
-        return replace(allocation, nodes=nodes, cells=cells)
+        cells = (rows[:, None] * self.capacity.shape[1] + columns).reshape(-1)
+        return {
+            name: replace(
+                held, nodes=tuple((int(rows[node]), count) for node, count in held.nodes), cells=cells[held.cells]
+            )
+            for name, held in allocations.items()
+        }
 
     def compile(self, gang: Gang) -> int:
         """Return the number of a gang's demand among those that this cluster knows."""

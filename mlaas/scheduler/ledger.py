@@ -53,6 +53,7 @@ class Ledger:
     running: RunningTable = field(init=False, default_factory=RunningTable)
     average_share: np.ndarray[tuple[int], np.dtype[np.float64]] = field(init=False)
     _entries: dict[str, _Entry] = field(init=False, default_factory=dict)
+    """What was asked for already of what the tables hold."""
     _accepted: int = field(init=False, default=0)
     _outside: Mapping[str, Resources] = field(init=False, default_factory=dict)
 
@@ -73,14 +74,8 @@ class Ledger:
         ledger.pending, ledger.running = snapshot.pending.copy(), snapshot.running.copy()
         ledger.average_share = snapshot.average_share.copy()
         ledger._outside = ledger.cluster.occupied()
-        for table in (ledger.pending, ledger.running):
-            gangs, queues = table.ints_of("gang").tolist(), table.ints_of("queue").tolist()
-            for row, (gang, queue) in enumerate(zip(gangs, queues, strict=True)):
-                known = table.entry(row)
-                ledger._entries[known.workload.id] = _Entry(
-                    known.workload, known.sequence, gang, queue, known.belief, known.progress, known.since_s
-                )
-        ledger._accepted = 1 + max((entry.sequence for entry in ledger._entries.values()), default=-1)
+        last = max(table.ints_of("sequence").max(initial=-1) for table in (ledger.pending, ledger.running))
+        ledger._accepted = 1 + int(last)
         return ledger
 
     def snapshot(self) -> Snapshot:
@@ -102,10 +97,7 @@ class Ledger:
             return
         before, self.nodes = self.cluster, nodes
         self.cluster = before.with_nodes(nodes)
-        carried = {
-            workload_id: self.cluster.carried(allocation, before)
-            for workload_id, allocation in self.running.allocations.items()
-        }
+        carried = self.cluster.carried(self.running.allocations, before)
         for allocation in carried.values():
             self.cluster.take(allocation)
         self.running.relocate(carried)
@@ -126,14 +118,14 @@ class Ledger:
             Conflict: one that is gone still has workloads; nothing is changed.
         """
         tree = QueueTree(queues, self.cluster.resources)
-        lost = {entry.workload.queue for entry in self._entries.values()} - tree.row_of.keys()
+        used = {workload.queue for table in (self.pending, self.running) for workload in table.workloads}
+        lost = used - tree.row_of.keys()
         if lost:
             raise Conflict("queue_in_use", f"workloads wait or run in {', '.join(sorted(lost))}; drain them first")
         past = dict(zip(self.tree.row_of, self.average_share, strict=True))
         self.average_share = np.array([past.get(queue.name, 0.0) for queue in queues])
         self.queues, self.tree = queues, tree
-        for entry in self._entries.values():
-            entry.queue = tree.row_of[entry.workload.queue]
+        self._entries.clear()
         for table in (self.pending, self.running):
             table.set_column("queue", np.array([tree.row_of[it.queue] for it in table.workloads], dtype=np.int64))
 
@@ -259,14 +251,14 @@ class Ledger:
     def stop(self, workload_id: str) -> Progress:
         """Take out a running gang that yields; return the progress with which it may be submitted again later."""
         progress = self._stopped(self._entry(workload_id))
-        del self._entries[workload_id]
+        self._entries.pop(workload_id, None)
         return progress
 
     def finish(self, workload_id: str) -> float:
         """Record that a running gang has ended by itself, and learn from it; return the time it ran at full size."""
         entry = self._entry(workload_id)
         runtime_s = self._stopped(entry).attained_s
-        del self._entries[workload_id]
+        self._entries.pop(workload_id, None)
         workload = entry.workload
         self.history.observe(
             tenant=workload.tenant, name=workload.name, estimate_s=workload.estimate_s, runtime_s=runtime_s
@@ -275,17 +267,30 @@ class Ledger:
 
     def remove(self, workload_id: str) -> None:
         """Take out a workload that was cancelled or has failed, waiting or running. Nothing is learned from it."""
-        self._entry(workload_id)
-        del self._entries[workload_id]
         if workload_id in self.pending.row_of:
             self.pending.remove(workload_id)
-        else:
+        elif workload_id in self.running.row_of:
             self.cluster.give(self.running.remove(workload_id))
+        else:
+            raise self._unknown(workload_id)
+        self._entries.pop(workload_id, None)
 
     def _entry(self, workload_id: str) -> _Entry:
-        if workload_id not in self._entries:
-            raise NotFound("unknown_workload", f"no workload {workload_id} is queued or runs")
-        return self._entries[workload_id]
+        known = self._entries.get(workload_id)
+        if known is None:
+            known = self._entries[workload_id] = self._found(workload_id)
+        return known
+
+    def _found(self, workload_id: str) -> _Entry:
+        table: PendingTable | RunningTable = self.pending if workload_id in self.pending.row_of else self.running
+        row = table.row_of.get(workload_id)
+        if row is None:
+            raise self._unknown(workload_id)
+        gang, queue, known = int(table.ints_of("gang")[row]), int(table.ints_of("queue")[row]), table.entry(row)
+        return _Entry(known.workload, known.sequence, gang, queue, known.belief, known.progress, known.since_s)
+
+    def _unknown(self, workload_id: str) -> NotFound:
+        return NotFound("unknown_workload", f"no workload {workload_id} is queued or runs")
 
     def _wait(self, entry: _Entry) -> None:
         entry.since_s = self.now_s
@@ -296,7 +301,7 @@ class Ledger:
         )  # fmt: skip
 
     def _accept(self, workload: Workload, *, progress: Progress, belief: Belief | None, sequence: int | None) -> _Entry:
-        if workload.id in self._entries:
+        if workload.id in self.pending.row_of or workload.id in self.running.row_of:
             raise Conflict("duplicate_workload", f"workload {workload.id} is already here; choose another id")
         if belief is None:
             belief = self.history.believe(tenant=workload.tenant, name=workload.name, estimate_s=workload.estimate_s)
