@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlaas.scheduler.cluster import UNIT, Free
-from mlaas.scheduler.decision.placement import find_nodes, most_workers
+from mlaas.scheduler.cluster import Free
+from mlaas.scheduler.decision.placement import fewest_turns, find_nodes, most_workers
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import CompiledGang, Ints
     from mlaas.scheduler.estimates import Floats
-
-_NEVER = 2**60
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +69,7 @@ def reserve(free: Free, gang: CompiledGang, held: Held, *, workers: int) -> Rese
     empty = rest.joined(free)
     if most_workers(empty, gang) < workers:
         return None
-    low, high, then = _fewest_ended(rest, empty, gang, workers), len(order), free
+    low, high, then = fewest_turns(rest.turn, rest.cell, empty, gang, workers=workers), len(order), free
     middle = low
     while low < high:
         first, last = rest.split(middle)
@@ -88,23 +86,3 @@ def reserve(free: Free, gang: CompiledGang, held: Held, *, workers: int) -> Rese
     then.take(then.allocate(gang, nodes))
     spare = Free(np.minimum(then.cells, free.cells), free.num_devices)
     return Reservation(float(held.ends_s[order[low - 1]]) if low else 0.0, tuple(nodes), spare)
-
-
-def _fewest_ended(leaving: _Leaving, empty: Free, gang: CompiledGang, workers: int) -> int:
-    """Return how many gangs end, at least, before a gang fits that fits on `empty`; by its GPUs alone, often exact."""
-    if not gang.devices:
-        return 0
-    ended = np.zeros(empty.flat.size, dtype=np.int64)
-    np.maximum.at(ended, leaving.cell, leaving.turn + 1)
-    whole = np.where(empty.cells == UNIT, ended.reshape(empty.cells.shape), _NEVER)[:, : empty.num_devices]
-    whole[~gang.mask] = _NEVER
-    whole.sort(axis=1)
-    slots = whole[:, gang.devices - 1 :: gang.devices]
-    if gang.domains is None:
-        return int(np.partition(slots.reshape(-1), workers - 1)[workers - 1])
-    domain = np.repeat(gang.domains, slots.shape[1])
-    order = np.lexsort((slots.reshape(-1), domain))
-    first = np.searchsorted(domain[order], np.arange(domain.max() + 1))
-    last = first + workers - 1
-    last = last[last < np.append(first[1:], len(order))]
-    return int(slots.reshape(-1)[order[last]].min())

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlaas.scheduler.cluster import UNIT
 from mlaas.scheduler.types import Strategy
 
 if TYPE_CHECKING:
     from mlaas.scheduler.cluster import Bools, CompiledGang, Free, Ints
 
 _NO_NODE = np.int64(2**60)
+_NEVER = 2**60
 
 
 def find_nodes(free: Free, gang: CompiledGang, *, workers: int) -> list[tuple[int, int]] | None:
@@ -50,6 +52,34 @@ def most_workers(free: Free, gang: CompiledGang) -> int:
         slots = np.where(inside, slots, 0)
     held = _held(gang, slots)
     return int(held.max() if gang.gang.strategy is Strategy.STRICT_PACK else held.sum()) if len(held) else 0
+
+
+def fewest_turns(turn: Ints, cell: Ints, empty: Free, gang: CompiledGang, *, workers: int) -> int:
+    """Return how many turns of giving back it takes at least until a gang fits; by its GPUs alone, so often exact.
+
+    Args:
+        turn: Of each held cell, the turn in which it is given back.
+        cell: Held cells, flat.
+        empty: What is free after all turns; the gang fits on it.
+        gang: What wants to start.
+        workers: Its size.
+    """
+    if not gang.devices:
+        return 0
+    given = np.zeros(empty.flat.size, dtype=np.int64)
+    np.maximum.at(given, cell, turn + 1)
+    whole = np.where(empty.cells == UNIT, given.reshape(empty.cells.shape), _NEVER)[:, : empty.num_devices]
+    whole[~gang.mask] = _NEVER
+    whole.sort(axis=1)
+    slots = whole[:, gang.devices - 1 :: gang.devices]
+    if gang.domains is None:
+        return int(np.partition(slots.reshape(-1), workers - 1)[workers - 1])
+    domain = np.repeat(gang.domains, slots.shape[1])
+    order = np.lexsort((slots.reshape(-1), domain))
+    first = np.searchsorted(domain[order], np.arange(domain.max() + 1))
+    last = first + workers - 1
+    last = last[last < np.append(first[1:], len(order))]
+    return int(slots.reshape(-1)[order[last]].min())
 
 
 def _held(gang: CompiledGang, slots: Ints) -> Ints:

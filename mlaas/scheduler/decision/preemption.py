@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlaas.scheduler.cluster import Free
-from mlaas.scheduler.decision.placement import find_nodes, most_workers
+from mlaas.scheduler.decision.placement import fewest_turns, find_nodes, most_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,10 +98,12 @@ def make_room(
             return False
         return most_workers(_freed(free, units, taken), claim.gang) >= claim.workers
 
-    count = _fewest(len(units.rows), lambda number: enough(np.arange(len(units.rows)) < number))
-    if count is None:
+    turns = np.arange(len(units.rows))
+    if not enough(turns >= 0):
         return None
-    taken = np.arange(len(units.rows)) < count
+    everything = _freed(free, units, turns >= 0)
+    at_least = fewest_turns(units.unit, units.cell, everything, claim.gang, workers=claim.workers)
+    taken = turns < _fewest(max(at_least, 1), len(turns), lambda number: enough(turns < number))
     nodes = find_nodes(_freed(free, units, taken), claim.gang, workers=claim.workers)
     if nodes is None:
         return None
@@ -141,21 +143,18 @@ def _keep_most(units: _Units, unit: int, running: RunningTable, is_enough: Calla
         units.refunds[unit] = refund * fewer // (workers - least)
         return is_enough()
 
-    fewest = _fewest(workers - least, enough)
-    enough(workers - least if fewest is None else fewest)
+    enough(_fewest(1, workers - least, enough))
 
 
-def _fewest(limit: int, is_enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest number that is enough, when every larger one is too."""
-    if not is_enough(limit):
-        return None
-    low, high = 1, limit
+def _fewest(least: int, most: int, is_enough: Callable[[int], bool]) -> int:
+    """Return the smallest of these that is enough, trying the least first: the most is, and all above one that is."""
+    low, middle, high = least, least, most
     while low < high:
-        middle = (low + high) // 2
         if is_enough(middle):
             high = middle
         else:
             low = middle + 1
+        middle = (low + high) // 2
     return low
 
 
