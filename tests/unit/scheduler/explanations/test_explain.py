@@ -296,3 +296,12 @@ def test_an_array_is_planned_whole() -> None:
     dry = plan(ledger.snapshot(), POLICY, array)
     assert dry.num_starting == 2
     assert dry.lines()[0] == "new-0 would be accepted as 3 workloads; 2 would start now. The first:"
+
+
+def test_who_waits_behind_a_wide_gang_is_told_that_it_needs_much_at_once() -> None:
+    ledger = Ledger([Node(f"n{number}", Resources(gpus=4.0)) for number in range(2)], [Queue("a")])
+    ledger.submit(Workload("wide", Gang(Resources(gpus=4.0), 2, 2), 0.0, queue="a", estimate_s=600.0))
+    ledger.advance(7_200.0)
+    ledger.submit(Workload("small", Gang(Resources(gpus=1.0)), 7_200.0, queue="a", estimate_s=600.0))
+    before = turn_of(ledger.snapshot(), POLICY, "small").before
+    assert [each.why for each in before] == ["needs 100 % of the cluster at once, and has waited 2 h for that"]
