@@ -20,11 +20,13 @@ ONE_THREAD = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
 }
+KEPT_BY_TORCH = {**ONE_THREAD, "VLLM_USE_AOT_COMPILE": "0"}
 VARIANTS = {
     "stock": ((), {}),
     "stock, compiled before": ((), {}),
-    "worker in the engine process, compiled before": (IN_PROCESS, ONE_THREAD),
     "worker in the engine process, eager": (("--enforce-eager", *IN_PROCESS), ONE_THREAD),
+    "worker in the engine process, kernels kept by torch": (IN_PROCESS, KEPT_BY_TORCH),
+    "worker in the engine process, kernels kept by torch, compiled before": (IN_PROCESS, KEPT_BY_TORCH),
 }
 
 
@@ -34,7 +36,7 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory() as cache:
         for name, (options, variables) in VARIANTS.items():
-            kept = {**variables, "VLLM_CACHE_ROOT": cache}
+            kept = {**variables, "VLLM_CACHE_ROOT": cache, "TORCHINDUCTOR_CACHE_DIR": f"{cache}/kernels"}
             with server("model", folder, name=name, options=options, variables=kept) as (target, boot_s):
                 load(target, "model", connections=32, seconds=5)
                 busy = load(target, "model", connections=32, seconds=10)
