@@ -42,11 +42,14 @@ def simulate(
     from mlaas.scheduler.decision.ordering import policy_named
     from mlaas.scheduler.simulate.replay import Terms, replay
     from mlaas.scheduler.simulate.report import figures, summarize
-    from mlaas.scheduler.simulate.traces import read_trace
+    from mlaas.scheduler.simulate.traces import read_trace, unread_columns
 
     policies = [policy_named(name.strip()) for name in policy.split(",")]
     terms = Terms(estimate_error=estimate_error, restart_cost_s=restart_cost_s, seed=seed)
     jobs = read_trace(trace, trace_format=trace_format)
+    if trace_format == "csv":
+        for column, question in unread_columns(trace).items():
+            errors.print(f"column {column!r} is not read{question}", markup=False)
     machines = _machines(cluster, nodes=nodes, gpus_per_node=gpus_per_node)
     outcomes = [replay(jobs, machines, policy, terms) for policy in policies]
     reports = [summarize(outcome) for outcome in outcomes]

@@ -9,10 +9,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mlaas.errors import ConfigError
+from mlaas.located import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+
+_CSV_REQUIRED = ("submit_s", "duration_s", "num_gpus")
+_CSV_OPTIONAL = ("tenant", "priority", "estimate_s", "deadline_s", "name", "min_gpus", "max_gpus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,13 @@ def read_trace(path: Path, *, trace_format: str) -> list[TraceJob]:
     return [_shifted(job, start_s) for job in jobs]
 
 
+def unread_columns(path: Path) -> dict[str, str]:
+    """Return the columns of a `csv` trace that nothing reads, each with the question whether another was meant."""
+    known = (*_CSV_REQUIRED, *_CSV_OPTIONAL)
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        return {name: nearest(name, known) for name in next(csv.reader(lines), []) if name not in known}
+
+
 def _shifted(job: TraceJob, start_s: float) -> TraceJob:
     deadline_s = None if job.deadline_s is None else job.deadline_s - start_s
     return replace(job, submit_s=job.submit_s - start_s, deadline_s=deadline_s)
@@ -95,7 +107,7 @@ def _csv(path: Path) -> Iterator[TraceJob]:
     `deadline_s` is on the clock of `submit_s`; where one lies before its own submission, the column is read as
     seconds after submission.
     """
-    rows = list(_rows(path, ("submit_s", "duration_s", "num_gpus")))
+    rows = list(_rows(path, _CSV_REQUIRED))
     jobs = [
         TraceJob(
             _number(row, "submit_s", where),

@@ -228,6 +228,14 @@ def test_wrong_cluster_files_are_refused(tmp_path: Path, text: str) -> None:
         read_machines(write(tmp_path / "cluster.yaml", text))
 
 
+def test_a_column_that_is_not_read_is_named(tmp_path: Path) -> None:
+    trace = write(tmp_path / "t.csv", "submit_s,duration_s,num_gpus,priorty\n0,1,1,5\n")
+    arguments = ["simulate", "--trace", str(trace), "--format", "csv", "--nodes", "1", "--gpus-per-node", "1"]
+    done = CliRunner().invoke(app, [*arguments, "--policy", "sjf", "--json"])
+    assert "column 'priorty' is not read, did you mean 'priority'?" in done.stderr
+    assert json.loads(done.stdout)["policy"] == "sjf"
+
+
 def test_the_command_prints_json_and_draws(tmp_path: Path) -> None:
     rows = "\n".join(f"{job.submit_s},{job.duration_s},{job.num_gpus},{job.tenant}" for job in synthetic(3, 60))
     trace = write(tmp_path / "t.csv", f"submit_s,duration_s,num_gpus,tenant\n{rows}\n")
