@@ -113,8 +113,6 @@ def gateway(folder: Path, cache: Path, upstream_url: str, *, num_replicas: int) 
     environment = {
         "MLAAS_HOME": str(folder),
         "MLAAS_ROUTER_CONFIG": str(folder / "router.yaml"),
-        # As the platform's head sets it; otherwise Ray gives its workers, and them alone, a nice value of 15.
-        "RAY_worker_niceness": "0",
     }
     with serve_cluster(environment) as cluster:
         cluster.deploy([application])

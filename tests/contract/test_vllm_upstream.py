@@ -76,7 +76,7 @@ def leave_in_mid_stream(gateway_url: str, key: str, engine_url: str, body: dict[
             connection.close()
     else:
         pytest.fail("the engine was never seen at work")
-    wait_until(lambda: num_running(engine_url) == 0, what="the engine to be idle", timeout_s=3)
+    wait_until(lambda: num_running(engine_url) == 0, what="the engine to be idle", timeout_s=5)
 
 
 @pytest.mark.parametrize("model", ["tiny", "default", "house/tiny", "claude/tiny"])
@@ -170,7 +170,7 @@ def test_on_ray_serve_a_caller_who_leaves_frees_the_engine_and_the_log_is_writte
             leave_in_mid_stream(cluster.url, key, vllm_url, body)
         journal = tmp_path / "gateway" / "journal"
         wait_until(
-            lambda: sum(each.read_text().count("client_gone") for each in journal.glob("*.jsonl")) == 6,
+            lambda: sum(each.read_text().count("client_gone") for each in journal.glob("*.jsonl")) >= 6,
             what="the journal",
-            timeout_s=5,
+            timeout_s=30,
         )

@@ -80,6 +80,8 @@ def serve_cluster(environment: Mapping[str, str], *, num_cpus: int = 4) -> Itera
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         **ingress_environment(temp / "h"),
+        # As the platform's head sets it; otherwise Ray gives its workers, and them alone, a nice value of 15.
+        "RAY_worker_niceness": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     env.setdefault("MLAAS_HOME", str(temp / "home"))
