@@ -158,7 +158,7 @@ def test_on_ray_serve_a_caller_who_leaves_frees_the_engine_and_the_log_is_writte
         wait_until(lambda: httpx.get(f"{cluster.url}/healthz").is_success, what="the ingress", timeout_s=60)
         with openai.OpenAI(base_url=f"{cluster.url}/v1", api_key=key, max_retries=0) as sdk:
             stream = sdk.chat.completions.create(model="default", messages=MESSAGES, max_tokens=5, stream=True)
-            assert len(list(stream)) >= 5
+            assert len(list(stream)) >= 2
             with pytest.raises(openai.AuthenticationError):
                 sdk.with_options(api_key="sk-mlaas-wrong").models.list()
             big = [{"role": "user", "content": "x" * 20 * 1024**2}]

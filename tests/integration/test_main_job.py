@@ -157,7 +157,8 @@ def test_a_deployed_model_answers_the_openai_sdk_streaming_or_not(instance: Inst
         model="default", messages=[{"role": "user", "content": "import "}], max_tokens=8, stream=True
     )
     chunks = list(stream)
-    assert len(chunks) >= 8
+    # One with the role, and one at least with text: the engine joins tokens that nobody has taken yet.
+    assert len(chunks) >= 2
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
