@@ -25,6 +25,9 @@ from mlaas.providers.splice import insert_member, replace_model, set_member
 from mlaas.providers.sse import EventBuffer, cut_events, split_events
 from mlaas.providers.thinking import MARK_BYTES, is_marked, is_thinking, mark_thinking, read_thinking
 
+ELSEWHERE: Final = ""
+"""The `encrypted_index` of a citation that was not made by Anthropic's search, which would not take it back."""
+
 _FOREIGN: Final = "extra_content"
 _TRACES: Final = (MARK_BYTES, b'"extra_content"', b'"encrypted_index"')
 _DELTA: Final = b"event: content_block_delta"
@@ -65,7 +68,7 @@ def _without_foreign(block: Any) -> Any:
 
 def _is_foreign(citation: Any) -> bool:
     """Whether a citation is of another provider's search: Anthropic's own names a place in its own results."""
-    return isinstance(citation, dict) and citation.get("encrypted_index") == ""
+    return isinstance(citation, dict) and citation.get("encrypted_index") == ELSEWHERE
 
 
 def pass_message(name: str, body: bytes, *, is_by_alias: bool) -> Answer:

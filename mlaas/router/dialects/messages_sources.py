@@ -7,10 +7,9 @@ Source: openai-python, `Annotation`; Perplexity's API reference, Sonar; Anthropi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-ELSEWHERE: Final = ""
-"""The `encrypted_index` of a citation that was not made by Anthropic's search, which would not take it back."""
+from mlaas.providers.messages_pass_through import ELSEWHERE
 
 
 class Sources:

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -51,6 +52,22 @@ def test_a_taken_port_names_the_process_and_the_variable():
         assert f"(pid {os.getpid()})" in (port_owner(port) or "")
         with pytest.raises(Conflict, match=rf"port {port} is taken by .*pid {os.getpid()}.*MLAAS_GATEWAY_PORT"):
             require_free_port(port, variable="MLAAS_GATEWAY_PORT")
+
+
+def test_a_port_that_no_process_holds_any_more_is_waited_for():
+    sender, receiver = socket.socketpair()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        # Under way from one socket to another, it is open, and no process has it.
+        socket.send_fds(sender, [b"x"], [server.fileno()])
+    assert "pid" not in (port_owner(port) or "pid")
+    release = threading.Timer(0.2, lambda: (sender.close(), receiver.close()))
+    release.start()
+    require_free_port(port, variable="X")
+    release.join()
+    assert port_owner(port) is None
 
 
 def test_a_free_port_can_be_listened_on():

@@ -1,4 +1,4 @@
-"""What the front door makes of a request and of its answer, under uvicorn's own protocol."""
+"""What the front door makes of a request and of its answer, by itself and under uvicorn's own protocol."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -55,7 +57,7 @@ async def asked(monkeypatch: pytest.MonkeyPatch, app: ASGIApp, request: bytes) -
     config.load()
     state, transport = ServerState(), KeptTransport()
     protocol = HttpToolsProtocol(config=config, server_state=state, app_state={})
-    protocol.connection_made(transport)  # type: ignore[arg-type]
+    protocol.connection_made(transport)
     protocol.data_received(request)
     await asyncio.wait_for(asyncio.gather(*state.tasks), DEADLINE_S)
     yield transport
@@ -104,3 +106,28 @@ async def test_an_answer_that_breaks_off_behind_its_head_still_has_one(monkeypat
     async with asked(monkeypatch, app, b"GET / HTTP/1.1\r\nhost: h\r\n\r\n") as transport:
         assert b"".join(transport.writes).startswith(b"HTTP/1.1 200 OK\r\n")
         assert transport.is_closed
+
+
+@pytest.fixture
+async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    monkeypatch.setattr(front_door, "_app", PlainTextResponse("ok"))
+    transport = httpx.ASGITransport(FrontDoor(PlainTextResponse("Ray's")))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        yield http
+
+
+@pytest.mark.parametrize(
+    ("path", "names"), [("/v1/chat/completions", {"x-request-id"}), ("/v1/messages", {"x-request-id", "request-id"})]
+)
+async def test_an_answer_has_the_requests_id_where_the_sdks_look_for_it(
+    client: httpx.AsyncClient, path: str, names: set[str]
+) -> None:
+    answer = await client.post(path, headers={"x-request-id": "mine"})
+    assert {name: answer.headers.get(name) for name in names} == dict.fromkeys(names, "mine")
+    made = {(await client.post(path)).headers["x-request-id"] for _ in range(2)}
+    assert len(made) == 2
+
+
+async def test_rays_own_routes_are_rays(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/-/healthz")).text == "Ray's"
+    assert (await client.get("/v1/models")).text == "ok"
